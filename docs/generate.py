@@ -20,6 +20,7 @@ from streamstack.language.reference import (
     reference,
     settings_reference,
     table,
+    tests_reference,
 )
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -39,6 +40,7 @@ def pages() -> dict[str, str]:
         "functions.md": _functions(),
         "filters.md": _expressions(),
         "definitions.md": _definitions(),
+        "tests.md": _tests(),
         "settings.md": _settings(),
         "findings.md": _findings(),
         "errors.md": _errors(),
@@ -88,6 +90,39 @@ def _settings() -> str:
     return settings_reference().replace("# Settings\n", f"# Settings\n\n{intro}\n", 1)
 
 
+_TEST: Final = """\
+tests:
+  - name: relays the words as they come
+    request: {method: POST, path: /api/stream-chat, body: {message: Hi}, auth: {sub: u1}}
+    env: {OPENAI_API_KEY: test}
+    upstreams:
+      - url: https://api.openai.com/v1/chat/completions
+        respond: {model: Hello world, cutAfter: {events: 2}}
+    expect:
+      status: 200
+      chunks: [Hello, {content: " world", at: 0ms}]
+      error: {code: stream-lost, message: << value | length > 3 >>}
+      calls: [{url: https://api.openai.com/v1/chat/completions, count: 1}]
+"""
+
+
+def _tests() -> str:
+    intro = (
+        "The keys of `*.test.yaml` files. `streamstack validate` checks them, and `streamstack fix` corrects them, as "
+        "it does definitions.\n\n"
+        f'```yaml title="stream-chat.test.yaml"\n{_TEST}```\n\n'
+        "Keys that stand beside `tests` are defaults of all tests of the file: a test's own variables, time and faults "
+        "win, its own upstreams are asked first, its rows and SQL are added.\n\n"
+        "An expected value is compared as it is written. In a list or mapping below `chunks`, `calls`, `headers`, "
+        "`error`, `done` and `log`, only the keys that are written are compared. A binding is an expectation of its "
+        "own: it reads `value`, which is the actual value, and `env`, and has to be true, or equal to the value. "
+        "Elsewhere values hold no bindings.\n\n"
+        "Times are written like `200ms`, `5s`, or as a number of milliseconds. Files are named from the folder of the "
+        "test file."
+    )
+    return tests_reference().replace("# Tests\n", f"# Tests\n\n{intro}\n", 1)
+
+
 def _findings() -> str:
     parts = [
         "# Findings",
@@ -105,8 +140,8 @@ def _findings() -> str:
 
 def _finding(finding: Finding) -> str:
     parts = [f"### `{finding.code}`", f"{finding.meaning} Instead: {finding.hint}."]
-    case = CASES / f"{finding.code}.yaml"
-    if case.exists():
+    cases = [CASES / f"{finding.code}{suffix}" for suffix in (".yaml", ".test.yaml")]
+    if case := next((each for each in cases if each.exists()), None):
         lines = case.read_text("utf-8").rstrip("\n").split("\n")
         told = [line.split(" ", 3) for line in case.with_suffix(".expected").read_text("utf-8").splitlines()]
         places = [

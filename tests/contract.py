@@ -27,7 +27,7 @@ def _check_content(validator: Any, inner: Any, instance: Any, schema: Any) -> It
     yield from validator.descend(value, inner, schema_path="contentSchema")
 
 
-_Validator = extend(Draft202012Validator, {"contentSchema": _check_content})
+_Validator = extend(Draft202012Validator, {"contentSchema": _check_content})  # type: ignore[no-untyped-call]
 
 
 def read_events(body: bytes) -> list[dict[str, Any]]:

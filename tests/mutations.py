@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from streamstack.language.nodes import plain
 from streamstack.language.source import read
 
-CASES = sorted((Path(__file__).parent / "cases" / "valid").glob("*.yaml"))
+FOLDER = Path(__file__).parent / "cases" / "valid"
+CASES = sorted(path for path in FOLDER.glob("*.yaml") if not path.name.endswith(".test.yaml"))
 TEXTS = [path.read_text("utf-8") for path in CASES]
 DOCUMENTS = [plain(document.root) for text in TEXTS for document in read(text, "f")[0]]
 
@@ -31,9 +32,9 @@ KEYS = (
 )  # fmt: skip
 
 
-def mutate_characters(random_: random.Random) -> str:
+def mutate_characters(random_: random.Random, texts: Sequence[str] = TEXTS) -> str:
     """Return a valid text with characters or lines taken out, doubled, exchanged or put in."""
-    text = random_.choice(TEXTS)
+    text = random_.choice(texts)
     for _ in range(random_.randint(1, 4)):
         at = random_.randrange(len(text) + 1)
         end = min(len(text), at + random_.choice((1, 1, 1, 2, 5, 40)))
@@ -50,9 +51,9 @@ def mutate_characters(random_: random.Random) -> str:
     return text
 
 
-def mutate_nodes(random_: random.Random) -> str:
+def mutate_nodes(random_: random.Random, documents: Sequence[Any] = DOCUMENTS) -> str:
     """Return a valid document, in YAML's JSON, with nodes taken out, doubled or replaced."""
-    document = deepcopy(random_.choice(DOCUMENTS))
+    document = deepcopy(random_.choice(documents))
     for _ in range(random_.randint(1, 4)):
         places: list[tuple[Any, Any]] = []
         collect(document, places)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streamstack.cli.call import AnswerPart as Part
-from streamstack.cli.call import AnswerReader, problem_lines, shown
+from streamstack.cli.call import problem_lines, shown
+from streamstack.testing.responses import AnswerPart as Part
+from streamstack.testing.responses import AnswerReader
 
 EVENTS = (
     "\ufeff: a comment\n\n"

@@ -206,3 +206,23 @@ def test_a_diff_of_a_file_without_a_last_line_break(folder: Path) -> None:
     shown = run("--diff", "a.yaml").stdout
     assert shown.count("\n\\ No newline at end of file\n") == 2
     assert "\n+functionStack: [{return: 1}]\n" in shown
+
+
+def test_tests_are_corrected_with_the_definitions(folder: Path) -> None:
+    """Keys, values, paths and variables of a test file are corrected, below a folder and by its name."""
+    definition = (
+        "method: GET\npath: /api/{id}/items\ninputParameters: {id: text}\nfunctionStack: [{stream: << env.KEY >>}]"
+    )
+    (folder / "a.yaml").write_text(definition)
+    before = (
+        "suite:   # all of them\r\n- it: a\r\n  when: {url: /api/5/itmes, verb: get}\r\n  env: {KEYS: 1}\r\n"
+        "  then: {text: << value | upcase == 'A' >>, outcome: complete}\r\n"
+    )
+    after = (
+        "tests:   # all of them\r\n- name: a\r\n  request: {path: /api/5/items, method: GET}\r\n  env: {KEY: 1}\r\n"
+        "  expect: {text: << value | upper == 'A' >>, outcome: completed}\r\n"
+    )
+    for arguments in ((), ("a.test.yaml",)):
+        (folder / "a.test.yaml").write_bytes(before.encode())
+        run(*arguments)
+        assert (folder / "a.test.yaml").read_bytes().decode() == after

@@ -13,16 +13,7 @@ from streamstack.connections.redis_state import RedisRates
 from streamstack.connections.state import MemoryRates, Quota, Rates, Verdict
 from streamstack.language.environment import parse_redis
 from tests.redis import RedisServer
-
-
-class Clock:
-    """A time that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.waiting import StoppedClock
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -51,7 +42,7 @@ async def test_all_or_none(rates: Rates, sliding: bool) -> None:  # noqa: FBT001
 
 
 async def test_windows_begin_with_the_first_call(rates: Rates) -> None:
-    """Its end is told, and does not move; then there is a new one."""
+    """Its end is reported, and does not move; then there is a new one."""
     quota = Quota(b"k", 2, 2000)
     first = (await rates.hit([quota]))[0]
     assert first.reset <= 2000
@@ -98,63 +89,63 @@ CALLS = st.lists(st.integers(0, 400), min_size=1, max_size=200)
 @given(CALLS, st.integers(1, 7), st.integers(1, 2000))
 async def test_never_more_in_any_time(pauses: list[int], limit: int, period: int) -> None:
     """Of a sliding window: whichever time of that length is looked at. What is refused would be too much, nearly."""
-    clock = Clock()
-    rates = MemoryRates(10, 1 << 24, clock)
-    quota = Quota(b"k", limit, period, sliding=True)
-    let: list[int] = []
-    for pause in pauses:
-        clock.now += pause / 1000
-        now = int(clock.now * 1000)
-        verdict = (await rates.hit([quota]))[0]
-        recent = [each for each in let if now - each < period]
-        lately = [each for each in let if now - each < period + quota.part]
-        if verdict.admitted:
-            assert len(recent) < limit
-            let.append(now)
-        else:
-            assert len(lately) >= limit
-        assert 0 < verdict.reset <= period + quota.part
+    with StoppedClock() as clock:
+        rates = MemoryRates(10, 1 << 24)
+        quota = Quota(b"k", limit, period, sliding=True)
+        let: list[int] = []
+        for pause in pauses:
+            clock.now += pause / 1000
+            now = int(clock.now * 1000)
+            verdict = (await rates.hit([quota]))[0]
+            recent = [each for each in let if now - each < period]
+            lately = [each for each in let if now - each < period + quota.part]
+            if verdict.admitted:
+                assert len(recent) < limit
+                let.append(now)
+            else:
+                assert len(lately) >= limit
+            assert 0 < verdict.reset <= period + quota.part
 
 
 @given(CALLS, st.integers(1, 7), st.integers(1, 2000))
 async def test_windows_let_in_as_many_as_they_say(pauses: list[int], limit: int, period: int) -> None:
-    """What was told to be left is let in, up to the end that was told."""
-    clock = Clock()
-    rates = MemoryRates(10, 1 << 24, clock)
-    quota = Quota(b"k", limit, period)
-    last: Verdict | None = None
-    until = 0
-    for pause in pauses:
-        clock.now += pause / 1000
-        now = int(clock.now * 1000)
-        verdict = (await rates.hit([quota]))[0]
-        if last is not None and now < until:
-            assert verdict.admitted == (last.remaining > 0)
-            assert now + verdict.reset == until
-        else:
-            assert (verdict.admitted, verdict.remaining) == (True, limit - 1)
-        last, until = verdict, now + verdict.reset
+    """As many calls as were reported as left are admitted, up to the reported end."""
+    with StoppedClock() as clock:
+        rates = MemoryRates(10, 1 << 24)
+        quota = Quota(b"k", limit, period)
+        last: Verdict | None = None
+        until = 0
+        for pause in pauses:
+            clock.now += pause / 1000
+            now = int(clock.now * 1000)
+            verdict = (await rates.hit([quota]))[0]
+            if last is not None and now < until:
+                assert verdict.admitted == (last.remaining > 0)
+                assert now + verdict.reset == until
+            else:
+                assert (verdict.admitted, verdict.remaining) == (True, limit - 1)
+            last, until = verdict, now + verdict.reset
 
 
 async def test_memory_is_bounded() -> None:
     """What is over goes first, then what is oldest; those who are counted now stay."""
-    clock = Clock()
-    rates = MemoryRates(100, 1 << 24, clock)
-    for number in range(100):
-        await rates.hit([Quota(b"old%d" % number, 1, 1000)])
-    clock.now += 2
-    for number in range(100):
-        await rates.hit([Quota(b"new%d" % number, 1, 1000, sliding=True)])
-    assert len(rates) == 100
-    assert await hit(rates, Quota(b"new0", 1, 1000, sliding=True)) == [(False, 0)]
-    await rates.hit([Quota(b"one more", 1, 1000)])
-    assert len(rates) == 95
-    assert await hit(rates, Quota(b"new0", 1, 1000, sliding=True)) == [(True, 0)]
-    assert await hit(rates, Quota(b"new99", 1, 1000, sliding=True)) == [(False, 0)]
+    with StoppedClock() as clock:
+        rates = MemoryRates(100, 1 << 24)
+        for number in range(100):
+            await rates.hit([Quota(b"old%d" % number, 1, 1000)])
+        clock.now += 2
+        for number in range(100):
+            await rates.hit([Quota(b"new%d" % number, 1, 1000, sliding=True)])
+        assert len(rates) == 100
+        assert await hit(rates, Quota(b"new0", 1, 1000, sliding=True)) == [(False, 0)]
+        await rates.hit([Quota(b"one more", 1, 1000)])
+        assert len(rates) == 95
+        assert await hit(rates, Quota(b"new0", 1, 1000, sliding=True)) == [(True, 0)]
+        assert await hit(rates, Quota(b"new99", 1, 1000, sliding=True)) == [(False, 0)]
 
 
 async def test_all_processes_count_as_one(own_redis: RedisServer) -> None:
-    """Two hundred calls of four processes: exactly so many are let in."""
+    """Two hundred calls of four processes: exactly so many are admitted."""
     redises = [Redis(parse_redis(own_redis.url)) for _ in range(4)]
     rates = [RedisRates(each, 100, 1 << 24) for each in redises]
     quotas = [Quota(b"a", 60, 60_000), Quota(b"b", 77, 60_000, sliding=True)]
@@ -169,17 +160,17 @@ async def test_all_processes_count_as_one(own_redis: RedisServer) -> None:
 @pytest.mark.parametrize("sliding", [False, True])
 async def test_keys_take_no_more_memory_than_allowed(*, sliding: bool) -> None:
     """Counts take no more memory than `state.maxSize`, however many keys there are."""
-    clock = Clock()
-    tracemalloc.start()
-    try:
-        rates = MemoryRates(10**6, 500_000, clock)
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(60):
-            for number in range(400):
-                await rates.hit([Quota(b"key %d" % number, 1000, 60_000, sliding)])
-            clock.now += 1
-        held = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-    assert held < 700_000
-    assert len(rates) == 400 if not sliding else 100 < len(rates) < 200
+    with StoppedClock() as clock:
+        tracemalloc.start()
+        try:
+            rates = MemoryRates(10**6, 500_000)
+            before = tracemalloc.get_traced_memory()[0]
+            for _ in range(60):
+                for number in range(400):
+                    await rates.hit([Quota(b"key %d" % number, 1000, 60_000, sliding)])
+                clock.now += 1
+            held = tracemalloc.get_traced_memory()[0] - before
+        finally:
+            tracemalloc.stop()
+        assert held < 700_000
+        assert len(rates) == 400 if not sliding else 100 < len(rates) < 200

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -15,27 +15,24 @@ from streamstack.errors import RunError
 from streamstack.language.settings import StateSettings
 from streamstack.language.values import MISSING
 from streamstack.runtime.values import Stream
+from tests.waiting import StoppedClock
 
 
-class Clock:
-    """A time that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture(autouse=True, scope="module")
+def clock() -> Iterator[StoppedClock]:
+    """The clock that all stores go by."""
+    with StoppedClock() as clock:
+        yield clock
 
 
-def store(max_entries: int = 1000, max_size: int = 1 << 20) -> tuple[MemoryStore, Clock]:
-    """Make a store with a clock of its own."""
-    clock = Clock()
-    return MemoryStore(StateSettings(max_entries=max_entries, max_size=max_size), clock), clock
+def store(max_entries: int = 1000, max_size: int = 1 << 20) -> MemoryStore:
+    """Make a store."""
+    return MemoryStore(StateSettings(max_entries=max_entries, max_size=max_size))
 
 
-async def test_a_value_is_kept_for_its_time() -> None:
+async def test_a_value_is_kept_for_its_time(clock: StoppedClock) -> None:
     """Then it is missing, as one that never was; null is a value."""
-    made, clock = store()
+    made = store()
     kept: Store = made
     await kept.set(b"a", None, 5)
     await kept.set(b"b", 1, None)
@@ -50,9 +47,9 @@ async def test_a_value_is_kept_for_its_time() -> None:
     await kept.aclose()
 
 
-async def test_what_was_not_used_for_longest_goes() -> None:
+async def test_what_was_not_used_for_longest_goes(clock: StoppedClock) -> None:
     """Reading is using; entries that are over go before any other."""
-    made, clock = store(max_entries=3)
+    made = store(max_entries=3)
     for key in (b"a", b"b", b"c"):
         await made.set(key, 1, None)
     await made.get(b"a")
@@ -67,7 +64,7 @@ async def test_what_was_not_used_for_longest_goes() -> None:
 
 async def test_bytes_are_bounded() -> None:
     """Large values drive others out; one larger than all of the room is an error."""
-    made, _ = store(max_size=10_000)
+    made = store(max_size=10_000)
     for number in range(100):
         await made.set(b"%d" % number, "x" * 1000, None)
         assert made.values.size <= 10_000
@@ -93,7 +90,7 @@ SHAPES: dict[str, Callable[[int], Any]] = {
 @pytest.mark.parametrize("shape", [*SHAPES, "counters", "large counters"])
 async def test_what_is_held_is_counted(shape: str) -> None:
     """The size that is bounded is the memory that values and counters take, whatever they are made of."""
-    made, _ = store(10**6, 400_000)
+    made = store(10**6, 400_000)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -117,7 +114,7 @@ async def test_what_is_held_is_counted(shape: str) -> None:
 
 async def test_counters_take_room_of_values() -> None:
     """Counters and values together have `state.maxSize`; values go first."""
-    made, _ = store(10**6, 100_000)
+    made = store(10**6, 100_000)
     for number in range(50):
         await made.set(b"value %d" % number, "x" * 1000, None)
     for number in range(1000):
@@ -130,16 +127,16 @@ async def test_counters_take_room_of_values() -> None:
 
 async def test_what_has_no_json_is_not_kept() -> None:
     """A stream within a value is refused, and what was there stays."""
-    made, _ = store()
+    made = store()
     await made.set(b"a", 1, None)
     with pytest.raises(RunError, match="stream can't"):
         await made.set(b"a", {"in": [Stream(lambda: None)]}, None)  # type: ignore[arg-type, return-value]
     assert await made.get(b"a") == 1
 
 
-async def test_replaced_times_take_no_room() -> None:
+async def test_replaced_times_take_no_room(clock: StoppedClock) -> None:
     """A value that is set again and again leaves nothing of the times it had; the last one counts."""
-    made, clock = store()
+    made = store()
     for _ in range(10_000):
         await made.set(b"a", 1, 1000)
     assert len(made.values._due) < 200  # noqa: SLF001  (what must not grow)
@@ -149,9 +146,9 @@ async def test_replaced_times_take_no_room() -> None:
     assert len(made.values) == 1
 
 
-async def test_counters() -> None:
-    """They count integers, decimals and floats, begin anew after their time, and no cached value drives them out."""
-    made, clock = store(max_entries=2)
+async def test_counters(clock: StoppedClock) -> None:
+    """They count integers, decimals and floats, begin again after their time, and no cached value drives them out."""
+    made = store(max_entries=2)
     assert await made.add(b"a", 2, 10) == 2
     clock.now += 9
     assert await made.add(b"a", Decimal("0.5"), 10) == Decimal("2.5")  # the time is that of the beginning
@@ -176,9 +173,9 @@ ACTS = st.one_of(
 
 
 @given(st.lists(ACTS, max_size=60))
-async def test_it_is_a_dictionary_with_times(acts: list[tuple[str, bytes, Any]]) -> None:
+async def test_it_is_a_dictionary_with_times(clock: StoppedClock, acts: list[tuple[str, bytes, Any]]) -> None:
     """Without bounds in the way, a store does what the simplest one would."""
-    made, clock = store()
+    made = store()
     plain: dict[bytes, tuple[int, float]] = {}
     for number, (act, key, more) in enumerate(acts):
         if act == "wait":

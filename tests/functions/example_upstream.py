@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from streamstack.connections.http import Route, UpstreamRequest
 from streamstack.language.settings import HttpSettings
 
 HOST = "api.example.org"
@@ -66,7 +67,12 @@ async def example_upstream() -> AsyncIterator[HttpSettings]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
+
+    async def redirect(request: UpstreamRequest) -> Route | None:
+        plain = "ws" if request.url.scheme == "wss" else "http"
+        return Route(request.url.with_scheme(plain).with_host("127.0.0.1").with_port(site.port))
+
     try:
-        yield HttpSettings(stand_ins={f"https://{HOST}": f"http://127.0.0.1:{site.port}"})
+        yield HttpSettings(redirect=redirect)
     finally:
         await runner.cleanup()

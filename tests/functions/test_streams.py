@@ -502,7 +502,7 @@ async def test_take_nothing_opens_nothing() -> None:
 
 
 async def test_split_takes_the_text_of_what_has_one() -> None:
-    """Texts and the text items of a model count; other items are passed over."""
+    """Texts and the text items of a model count; other items are skipped."""
     items = [
         "One ",
         {"type": "text", "text": "two"},
@@ -661,12 +661,12 @@ async def test_leaving_a_loop_closes_all_that_feeds_it() -> None:
 
 
 class Clock:
-    """Time that passes only while somebody sleeps or works."""
+    """Time that passes only while a task sleeps or works."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(module, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(module, "sleep", self.sleep)
+        monkeypatch.setattr("streamstack.clock.monotonic", lambda: self.now)
+        monkeypatch.setattr(operators, "sleep", self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -683,14 +683,14 @@ async def ticks_of(stream: Stream, clock: Clock, works: list[float]) -> list[tup
 
 async def test_an_interval_does_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     """The work between ticks takes nothing from the time; the first tick comes at once."""
-    clock = Clock(monkeypatch, operators)
+    clock = Clock(monkeypatch)
     stream = made("streams.interval", every=1.0, limit=4)
     assert await ticks_of(stream, clock, [0.9, 0.3, 0, 0]) == [(1, 0), (2, 1), (3, 2), (4, 3)]
 
 
 async def test_ticks_that_passed_are_one_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work that takes too long gets one tick at once, then the even times again."""
-    clock = Clock(monkeypatch, operators)
+    clock = Clock(monkeypatch)
     stream = made("streams.interval", every=1.0, limit=4)
     assert await ticks_of(stream, clock, [3.5, 0.1, 1.2, 0]) == [(1, 0), (2, 3.5), (3, 4), (4, 5.2)]
 

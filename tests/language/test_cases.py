@@ -1,6 +1,6 @@
 """Definitions that are right, and definitions in which every finding is the one expected.
 
-`STREAMSTACK_WRITE_EXPECTED=1 pytest tests/language/test_cases.py` writes the `.expected` files anew:
+`STREAMSTACK_WRITE_EXPECTED=1 pytest tests/language/test_cases.py` writes the `.expected` files again:
 read what changed before you commit it.
 """
 
@@ -13,15 +13,17 @@ import pytest
 
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
+from streamstack.language.analysis.cases import check_cases
 from streamstack.language.findings import FINDINGS
 from streamstack.language.project import validate
 from streamstack.language.settings import Streaming, load_settings
+from streamstack.language.test_files import read_test_file
 
 CASES = Path(__file__).parent.parent / "cases"
 VALID = sorted((CASES / "valid").glob("*.yaml"))
 INVALID = sorted((CASES / "invalid").glob("*.yaml"))
 
-#: Codes whose cases are no files of YAML, and where they are shown.
+#: Codes whose cases are not files of YAML, and where they are shown.
 ELSEWHERE = {
     "file-too-large": "test_source.py: it takes a large file",
     "unknown-table": "test_checks.py: a database has to say so",
@@ -29,16 +31,40 @@ ELSEWHERE = {
     "bad-url": "test_state_settings.py: it is of the settings",
     "bad-sql": "test_checks.py: a database has to say so",
 }
+#: What the tests of `*.test.yaml` ask for.
+TESTED = """
+method: POST
+path: /api/orders/{id}
+authentication: jwt
+streaming: {resume: true}
+inputParameters: {id: integer}
+functionStack:
+  - precondition: {that: << input.id > 3 >>, code: too-few}
+  - stream: << env.OPENAI_API_KEY >>
+---
+method: GET
+path: /api/items
+responseType: json
+functionStack: [{return: 1}]
+---
+method: GET
+path: /api/ticks
+functionStack: [{stream: 1}]
+"""
 #: What the settings of every case hold.
 CONFIGURED = {"models": ("chat", "small"), "databases": ("main", "archive"), "authentication": ("jwt", "keys")}
 WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
 
 
 def findings_of(path: Path) -> list[Diagnostic]:
-    """Validate one file as a project of its own, in an environment without variables."""
+    """Validate one file as a project of its own, or the tests of `TESTED`, in an environment without variables."""
     text = path.read_text("utf-8")
     if path.stem.startswith("settings"):
         return load_settings(text, path.name, {}, check_environment=True)[1]
+    if path.name.endswith(".test.yaml"):
+        project, wrong = validate({"tested.yaml": TESTED}, REGISTRY, Streaming(), None, CONFIGURED)
+        file, found = read_test_file(path, path.name, text)
+        return sorted({*wrong, *found, *check_cases(file, project, CONFIGURED)})
     return validate({path.name: text}, REGISTRY, Streaming(), {}, CONFIGURED)[1]
 
 

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "init": "init",
     "serve": "serve",
     "validate": "validate",
+    "test": "test",
     "fix": "validate",
     "call": "call",
     "graph": "definitions",

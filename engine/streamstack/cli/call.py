@@ -19,7 +19,7 @@ from pathlib import Path
 from stat import S_ISREG
 from statistics import median
 from time import perf_counter
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -36,13 +36,10 @@ from streamstack.language.bodies import quoted
 from streamstack.language.findings import WRITERS
 from streamstack.language.masking import mask
 from streamstack.language.project import find_root, read_project
-from streamstack.runtime.decoders import format_of, read_content_type
-from streamstack.runtime.decoders.decoder import Decoder
-from streamstack.runtime.decoders.lines import LinesDecoder, TextDecoder
-from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.server.app import serving_locally
 from streamstack.server.context import DatabaseError
 from streamstack.server.endpoints import UnservableError
+from streamstack.testing.responses import NOTHING, AnswerPart, AnswerReader, parsed
 
 #: Exit codes: a whole answer; an error or an answer cut short; no answer.
 COMPLETE, FAILED, NO_ANSWER = 0, 1, 2
@@ -52,10 +49,6 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 #: Bytes of a body that are read and sent at a time.
 _PIECE: Final = 64 * 1024
-#: Bytes of an event or a line, at most: the caller asked for it, and sees it whole.
-_LARGEST: Final = 1 << 40
-#: How the errors of dialects begin whose events have no names: OpenAI's, the AI SDK's.
-_ERRORS: Final = ('{"error":{"message":', '{"type":"error","errorText":')
 _SILENCE: Final = "nothing came for the time allowed by --timeout"
 
 
@@ -637,89 +630,10 @@ def _bytes(size: int) -> str:
 # ----------------------------------------------------------------------------------------------- the answer
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerPart:
-    """A part of an answer: a chunk, the end marker, or an error in place of it. ``json``: its text is JSON."""
-
-    kind: Literal["chunk", "done", "error"]
-    text: str
-    event: str = ""
-    json: bool = False
-
-
-class AnswerReader:
-    """Takes an answer apart by its media type: events, lines of JSON, one JSON document, else text as it comes.
-
-    Any cut of the bytes gives the same parts, except for plain text, whose pieces are its parts.
-    """
-
-    def __init__(self, content_type: str) -> None:
-        media, _ = read_content_type(content_type)
-        self.format = format_of(media)
-        self._document = bytearray()
-        self._decoder: Decoder
-        if self.format == "sse":
-            self._decoder = SseDecoder(largest=_LARGEST, data="text")
-        elif self.format == "ndjson":
-            self._decoder = LinesDecoder("give", _LARGEST)
-        else:
-            self._decoder = TextDecoder()
-
-    def feed(self, data: bytes) -> list[AnswerPart]:
-        """Feed bytes and yield the parts that they complete."""
-        if self.format == "json":
-            self._document += data
-            return []
-        return [part for item in self._decoder.feed(data) for part in self._parts(item)]
-
-    def close(self) -> list[AnswerPart]:
-        """Yield the parts that the end of the response completes."""
-        if self.format == "json":
-            return list(_document_parts(self._document.decode("utf-8", "replace").strip()))
-        return [part for item in self._decoder.finish() for part in self._parts(item)]
-
-    def _parts(self, item: Any) -> Iterator[AnswerPart]:
-        if self.format == "sse":
-            text, event = item["data"], item["event"] or ""
-            if event == "error" or (not event and text.startswith(_ERRORS)):
-                yield AnswerPart("error", text, event)
-            elif event in ("done", "message_stop") or text == "[DONE]":
-                yield AnswerPart("done", text, event)
-            else:
-                yield AnswerPart("chunk", text, event)
-        elif self.format == "ndjson":
-            # A line that is not UTF-8 is shown with its bad bytes replaced.
-            text = (item if isinstance(item, str) else item["invalid"]["text"]).strip()
-            value = _parsed(text)
-            alone = isinstance(value, dict) and len(value) == 1
-            if alone and "error" in value:
-                yield AnswerPart("error", _compact(value["error"]), json=True)
-            elif alone and "done" in value:
-                yield AnswerPart("done", _compact(value["done"]), json=True)
-            elif text:
-                yield AnswerPart("chunk", text, json=True)
-        else:
-            yield AnswerPart("chunk", item)
-
-
-def _document_parts(text: str) -> Iterator[AnswerPart]:
-    """Yield the chunks of a JSON document; any other document is a single chunk."""
-    value = _parsed(text)
-    if isinstance(value, dict) and isinstance(value.get("chunks"), list):
-        for chunk in value["chunks"]:
-            yield AnswerPart("chunk", _compact(chunk), json=True)
-        yield AnswerPart("done", _compact(value.get("metadata")), json=True)
-    elif text:
-        yield AnswerPart("chunk", text, json=True)
-
-
-_NOTHING: Final = object()
-
-
 def shown(part: AnswerPart) -> str:
     """Return a part on one line: JSON as it was sent, text in quotes, so that its white space is seen."""
-    value = _parsed(part.text)
-    if value is not _NOTHING and (part.json or isinstance(value, (dict, list, str))):
+    value = parsed(part.text)
+    if value is not NOTHING and (part.json or isinstance(value, (dict, list, str))):
         return part.text.replace("\n", " ").replace("\r", " ")
     return json.dumps(part.text, ensure_ascii=False)
 
@@ -727,7 +641,7 @@ def shown(part: AnswerPart) -> str:
 def problem_lines(body: bytes) -> list[str]:
     """Return an error answer for people: its code and detail, then a line for each fault."""
     text = body.decode("utf-8", "replace").strip()
-    value = _parsed(text)
+    value = parsed(text)
     if not isinstance(value, dict):
         return [text[:2000]] if text else []
     code, detail = value.get("code"), value.get("detail") or value.get("title")
@@ -745,14 +659,3 @@ def problem_lines(body: bytes) -> list[str]:
         file, line, column, step = (place.get(key, "?") for key in ("file", "line", "column", "step"))
         lines.append(f"  at {file}:{line}:{column}, step {step}")
     return lines
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return _NOTHING
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from multidict import CIMultiDict
 
+from streamstack import clock
 from streamstack.connections.http import UpstreamRequest, parse_url
 from streamstack.connections.tokens import (
     Key,
@@ -67,7 +67,7 @@ class TokenVerifier:
         self.method = method
         self.rules = Rules(method.issuers, method.audiences, method.clock_skew, lasting=method.lasting)
         self._folder = folder
-        self._jwks = None if method.jwks_url is None else JwksCache(method, client, monotonic)
+        self._jwks = None if method.jwks_url is None else JwksCache(method, client)
         self._own: tuple[Key, ...] | None = None
         # By the hash of a token: its claims, until when they are valid (seconds since 1970), the version of the keys.
         self._valid: dict[bytes, tuple[Claims, float, int]] = {}
@@ -118,7 +118,7 @@ class TokenVerifier:
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         version = 0 if self._jwks is None else self._jwks.version
         known = self._valid.get(digest)
-        now = time()
+        now = clock.time()
         if known is not None and known[2] == version and now < known[1]:
             return known[0]
         token = parse_token(text)
@@ -212,14 +212,13 @@ class Authenticators:
 
 
 class JwksCache:
-    """The keys that a URL publishes as a JWK Set, cached and refreshed. ``clock`` is monotonic, in seconds."""
+    """The keys that a URL publishes as a JWK Set, cached and refreshed."""
 
-    def __init__(self, method: Jwt, client: Callable[[], HttpClient], clock: Callable[[], float]) -> None:
+    def __init__(self, method: Jwt, client: Callable[[], HttpClient]) -> None:
         self._name = method.name
         self._url = method.jwks_url or ""
         self._algorithms = method.algorithms
         self._client = client
-        self._clock = clock
         self._keys: tuple[Key, ...] = ()
         self._fetching: asyncio.Task[None] | None = None
         self._published = b""
@@ -237,7 +236,7 @@ class JwksCache:
         unknown = kid is not None and not any(key.kid in (kid, None) for key in self._keys)
         # A request that can use the cached keys does not wait for another one's fetch.
         waits = not self._usable() or self._fetching is None
-        if unknown or (waits and self._clock() >= self._fresh_until):
+        if unknown or (waits and clock.monotonic() >= self._fresh_until):
             await self._refresh()
         if not self._usable():
             raise RunError(
@@ -249,12 +248,12 @@ class JwksCache:
         return self._keys
 
     def _usable(self) -> bool:
-        return self._fetched is not None and self._clock() < self._fetched + STALE
+        return self._fetched is not None and clock.monotonic() < self._fetched + STALE
 
     async def _refresh(self) -> None:
         """Fetch the keys, or join a running fetch, unless one was tried a moment ago."""
         if self._fetching is None:
-            now = self._clock()
+            now = clock.monotonic()
             if self._tried is not None and now < self._tried + PAUSE:
                 return
             self._tried = now
@@ -305,7 +304,7 @@ class JwksCache:
             self._fetched = None
             self._replace(b"", ())
             raise ValueError(f"{response.host} publishes no key for {', '.join(self._algorithms)}")
-        self._fetched = self._clock()
+        self._fetched = clock.monotonic()
         fresh = USUAL if age is None else min(max(float(age[1]), SHORTEST), LONGEST)
         self._fresh_until = self._fetched + fresh
         self._replace(bytes(data), keys)

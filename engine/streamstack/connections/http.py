@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ssl import SSLContext
 from typing import Any, Final
 
 from multidict import CIMultiDict
@@ -45,6 +46,15 @@ class UpstreamRequest:
     body: bytes | AsyncIterator[bytes] | None = None
     redirects: int = 10
     length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request is sent in place of its own URL, with more ``headers``; the URL's host is verified by ``tls``."""
+
+    url: URL
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tls: SSLContext | None = None
 
 
 def parse_url(text: str, query: Mapping[str, Any] | None = None, *, web: str = "http") -> URL:
@@ -178,7 +188,7 @@ class NetworkGuard:
         self._networks = tuple(networks)
         #: The port of the proxy, if calls go through one: what it may reach is judged by `check_literal`.
         self.proxy_port: int | None = None
-        #: Socket addresses of stand-ins, which are allowed whatever the settings say.
+        #: Socket addresses that requests are redirected to, which are allowed whatever the settings say.
         self.trusted: set[tuple[str, int]] = set()
 
     def check_host(self, host: str, port: int) -> None:

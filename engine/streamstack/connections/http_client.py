@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
+from ssl import SSLContext
 from threading import Thread
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NotRequired, Protocol, TypedDict, TypeVar
 
 import aiohttp
 import brotli  # type: ignore[import-untyped]
@@ -17,13 +18,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from multidict import CIMultiDict
 from yarl import URL
 
-from streamstack import __version__
+from streamstack import __version__, clock
 from streamstack.connections.http import (
     ACCEPTED,
     REDIRECTS,
     TRANSIENT_STATUSES,
     NetworkGuard,
     RefusedAddressError,
+    Route,
     UpstreamRequest,
     describe_status,
     follow,
@@ -214,6 +216,8 @@ class Resolver(AbstractResolver):
         except RuntimeError as error:
             self._free.release()
             raise OSError("the system has no thread left") from error
+        with clock.outside():
+            infos = await found
         return [
             ResolveResult(
                 hostname=host,
@@ -223,11 +227,21 @@ class Resolver(AbstractResolver):
                 proto=protocol,
                 flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
             )
-            for kind, _, protocol, _, address in await found
+            for kind, _, protocol, _, address in infos
         ]
 
     async def close(self) -> None:
         """Do nothing: threads that still wait hold nothing up."""
+
+
+class _Sending(TypedDict):
+    """Arguments of aiohttp: where a request goes, and which host is verified there."""
+
+    url: URL
+    headers: CIMultiDict[str]
+    proxy: URL | None
+    ssl: NotRequired[SSLContext]
+    server_hostname: NotRequired[str]
 
 
 class HttpClient:
@@ -236,9 +250,6 @@ class HttpClient:
     def __init__(self, settings: HttpSettings, *, dev: bool = False) -> None:
         self.settings = settings
         self._guard = NetworkGuard(settings, dev=dev)
-        self._stand_ins = {str(URL(origin).origin()): URL(other) for origin, other in settings.stand_ins.items()}
-        for other in self._stand_ins.values():
-            self._guard.trusted.add((other.host or "", other.port or 0))
         self._proxy = None if settings.proxy is None else URL(settings.proxy)
         self._guard.proxy_port = None if self._proxy is None else self._proxy.port
         self._session: aiohttp.ClientSession | None = None
@@ -280,50 +291,38 @@ class HttpClient:
             raise _RedirectError(response.status, location)
         return response
 
-    def _locate(self, url: URL) -> tuple[URL, str | None]:
-        """Return where a URL is asked for, and the Host to name there if that is another one.
+    async def _prepare(self, request: UpstreamRequest) -> _Sending:
+        """Return how a request is sent: no header frames a body or is of the connection.
+
+        Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
 
         Raises RunError ``http-connection`` for a host that is not allowed.
         """
+        url = request.url
         self._guard.check_host(url.host or "", url.port or 0)
-        if not self._stand_ins:
-            return url, None
-        origin = url.origin()
-        if origin.scheme in ("ws", "wss"):
-            origin = origin.with_scheme("http" + origin.scheme[2:])
-        other = self._stand_ins.get(str(origin))
-        if other is None:
-            return url, None
-        scheme = "ws" if url.scheme.startswith("ws") else "http"
-        moved = URL.build(
-            scheme=scheme,
-            host=other.host or "",
-            port=other.port,
-            path=url.raw_path,
-            query_string=url.raw_query_string,
-            encoded=True,
-        )
-        return moved, url.authority if url.explicit_port else url.host
-
-    def _prepare(self, request: UpstreamRequest) -> tuple[URL, CIMultiDict[str], URL | None]:
-        """Return where a request is sent, its headers, and the proxy: no header frames a body or is of the connection.
-
-        Every request leaves through here. An author's `Content-Length` would cut its body or begin another request.
-        """
-        url, host = self._locate(request.url)
         headers = CIMultiDict((name, value) for name, value in request.headers.items() if not is_framing(name))
-        if host is not None:
-            headers.setdefault("Host", host)
         if request.length is not None:  # else it would be sent in chunks, which not every server takes
             headers["Content-Length"] = str(request.length)
-        return url, headers, self._proxy_for(request.url, url)
+        if self.settings.redirect is None:
+            return {"url": url, "headers": headers, "proxy": self._proxy_for(url)}
+        self._guard.check_literal(url.host or "")
+        route: Route | None = await self.settings.redirect(request)
+        if route is None:
+            return {"url": url, "headers": headers, "proxy": None}
+        self._guard.trusted.add((route.url.host or "", route.url.port or 0))
+        headers.setdefault("Host", url.authority if url.explicit_port else url.raw_host or "")
+        headers.update(route.headers)
+        sending: _Sending = {"url": route.url, "headers": headers, "proxy": None}
+        if route.tls is not None:
+            sending |= {"ssl": route.tls, "server_hostname": url.host or ""}
+        return sending
 
-    def _proxy_for(self, asked: URL, url: URL) -> URL | None:
-        """Return the proxy that a request goes through; calls of this machine and stand-ins go without.
+    def _proxy_for(self, url: URL) -> URL | None:
+        """Return the proxy that a request goes through; calls of this machine go without.
 
         Raises RunError ``http-connection`` for an address that is not allowed.
         """
-        if self._proxy is None or asked.authority != url.authority:
+        if self._proxy is None:
             return None
         host = url.host or ""
         self._guard.check_literal(host)
@@ -337,13 +336,11 @@ class HttpClient:
         """
 
         async def open_once(request: UpstreamRequest) -> WebSocket:
-            url, headers, proxy = self._prepare(request)
+            sending = await self._prepare(request)
             host = request.url.host or ""
             try:
                 connection = await self.session.ws_connect(
-                    url,
-                    headers=headers,
-                    proxy=proxy,
+                    **sending,
                     max_msg_size=largest,
                     timeout=aiohttp.ClientWSTimeout(ws_close=GOODBYE),
                     decode_text=False,
@@ -365,18 +362,16 @@ class HttpClient:
         """
 
         async def send_once(request: UpstreamRequest) -> UpstreamResponse:
-            url, headers, proxy = self._prepare(request)
+            sending = await self._prepare(request)
             host = request.url.host or ""
             body = request.body
             try:
                 response = await self.session.request(
                     request.method,
-                    url,
-                    headers=headers,
+                    **sending,
                     # A large body is written in pieces, so that it does not hold up the loop.
                     data=BytesIO(body) if isinstance(body, bytes) and len(body) > _IN_ONE_PIECE else body,
                     allow_redirects=False,
-                    proxy=proxy,
                 )
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise fault_of(error, host, self.settings.connect) from error

@@ -7,9 +7,9 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from hashlib import sha1
 from math import inf
-from time import monotonic
 from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import structlog
@@ -36,6 +36,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import TimeoutError as LateError
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.environment import RedisUrl
 
@@ -96,12 +97,22 @@ async def _ping(client: Client) -> None:
 class _Telling(AbstractConnection):
     """Reports a connection that is closed already like one that is lost: uvloop raises RuntimeError there."""
 
+    async def connect(self) -> None:
+        with clock.outside():
+            await super().connect()  # type: ignore[no-untyped-call]  # it has no types
+
     async def send_packed_command(self, *args: Any, **named: Any) -> None:
         try:
-            await super().send_packed_command(*args, **named)
+            with clock.outside():
+                await super().send_packed_command(*args, **named)
         except RuntimeError as error:
             await self.disconnect(nowait=True)
             raise LostError("the connection was closed") from error
+
+    async def read_response(self, *args: Any, **named: Any) -> Any:
+        # Who sets a time waits for messages, and has sent nothing that is to be answered.
+        with clock.outside() if named.get("timeout") is None else nullcontext():
+            return await super().read_response(*args, **named)
 
 
 class _Tcp(_Telling, Connection):
@@ -139,7 +150,7 @@ class _Pool(BlockingConnectionPool):
             await asyncio.sleep(0)
         if not self.patience and await self._look(connection):
             return
-        until = monotonic() + self.patience
+        until = clock.monotonic() + self.patience
         pause = 0.01
         while True:
             try:
@@ -148,7 +159,7 @@ class _Pool(BlockingConnectionPool):
             except AuthenticationError:
                 raise
             except (LostError, LateError, OSError):
-                if monotonic() + pause > until:
+                if clock.monotonic() + pause > until:
                     self.patience = 0.0
                     raise
             await asyncio.sleep(pause)
@@ -156,7 +167,7 @@ class _Pool(BlockingConnectionPool):
 
     async def _look(self, connection: AbstractConnection) -> bool:
         """Connect, the first to do so; False where another one has, so that all may."""
-        if monotonic() < self._silent + _QUIET:
+        if clock.monotonic() < self._silent + _QUIET:
             raise LostError("it was silent a moment ago")
         try:
             async with asyncio.timeout(_TURN if self._away else CONNECT):
@@ -182,13 +193,13 @@ class _Pool(BlockingConnectionPool):
 
     def fall_silent(self) -> None:
         """Record that it did not answer: who comes next is not to wait as long for nothing."""
-        self.patience, self._silent = 0.0, monotonic()
+        self.patience, self._silent = 0.0, clock.monotonic()
 
     def tell(self, reason: str) -> None:
         """Put into the log that it is away, once; what it refuses while it is there, once a minute."""
         away = not self.patience
-        if away != self._away or (not away and monotonic() > self._told_at + 60):
-            self._away, self._told_at = away, monotonic()
+        if away != self._away or (not away and clock.monotonic() > self._told_at + 60):
+            self._away, self._told_at = away, clock.monotonic()
             log.warning("state-unreachable", reason=reason)
 
 
@@ -330,7 +341,7 @@ class Redis:
         return await self._try(work, again=again)
 
     async def _try(self, work: Callable[[], Awaitable[T]], *, again: bool) -> T:
-        until = monotonic() + PATIENCE
+        until = clock.monotonic() + PATIENCE
         while True:
             try:
                 return await work()
@@ -342,7 +353,7 @@ class Redis:
                 else:
                     await self._learn(error)
                     raise self._fault(error) from error
-                if monotonic() > until:
+                if clock.monotonic() > until:
                     await self._learn(error)
                     raise self._fault(error) from error
             await asyncio.sleep(pause)

@@ -13,13 +13,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from time import monotonic
 from typing import Any, Final
 from uuid import UUID, uuid4
 
 import orjson
 import structlog
 
+from streamstack import clock
 from streamstack.connections.redis import Client, Redis, Script, ask
 from streamstack.connections.state import MemoryRates, Number, Quota, Slots, Verdict, refuse_size
 from streamstack.errors import RunError
@@ -421,15 +421,15 @@ class RedisSlots:
 
     async def _beat(self) -> None:
         """Give signs of life while there is something to count; say what Redis may not know any more."""
-        said = monotonic()
+        said = clock.monotonic()
         while self._held or self._doubtful:
             await asyncio.sleep(BEAT)
             try:
                 values = [self._name, int(LEASE * 1000)]
                 known = await self._redis.call(_RENEW, [self._leases], values, again=True)
-                if not known or monotonic() - said > _REPEAT:
+                if not known or clock.monotonic() - said > _REPEAT:
                     self._doubtful.update(self._held)
-                    said = monotonic()
+                    said = clock.monotonic()
                 await self._say()
             except RunError:
                 self._doubtful.update(self._held)

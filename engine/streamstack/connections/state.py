@@ -13,9 +13,9 @@ from heapq import heapify, heappop, heappush
 from itertools import islice
 from math import ceil, inf
 from sys import getsizeof
-from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language import operators
 from streamstack.language.settings import StateSettings
@@ -112,12 +112,11 @@ class _Entry:
 class _LruCache:
     """Entries in the order of their last use, bounded in number and bytes."""
 
-    __slots__ = ("_clock", "_due", "_entries", "_max_entries", "max_size", "size")
+    __slots__ = ("_due", "_entries", "_max_entries", "max_size", "size")
 
-    def __init__(self, max_entries: int, max_size: int, clock: Callable[[], float]) -> None:
+    def __init__(self, max_entries: int, max_size: int) -> None:
         self._max_entries = max_entries
         self.max_size = max_size
-        self._clock = clock
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         #: When which entry is over, the soonest first; what was replaced since is still in it.
         self._due: list[tuple[float, bytes]] = []
@@ -131,7 +130,7 @@ class _LruCache:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if entry.expires <= self._clock():
+        if entry.expires <= clock.monotonic():
             self.drop(key)
             return None
         self._entries.move_to_end(key)
@@ -165,7 +164,7 @@ class _LruCache:
         return True
 
     def _expire(self) -> None:
-        now = self._clock()
+        now = clock.monotonic()
         while self._due and self._due[0][0] <= now:
             expires, key = heappop(self._due)
             entry = self._entries.get(key)
@@ -180,11 +179,10 @@ class MemoryStore:
     and what they take is not there for values.
     """
 
-    def __init__(self, settings: StateSettings, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
+    def __init__(self, settings: StateSettings) -> None:
         self._max_size = settings.max_size
-        self.values = _LruCache(settings.max_entries, settings.max_size, clock)
-        self.counters = _LruCache(settings.max_entries, settings.max_size, clock)
+        self.values = _LruCache(settings.max_entries, settings.max_size)
+        self.counters = _LruCache(settings.max_entries, settings.max_size)
 
     async def get(self, key: bytes) -> Any:
         """Return a value; MISSING where there is none, or its time is over."""
@@ -224,7 +222,7 @@ class MemoryStore:
         return await work()
 
     def _until(self, ttl: float | None) -> float:
-        return inf if ttl is None else self._clock() + ttl
+        return inf if ttl is None else clock.monotonic() + ttl
 
     async def aclose(self) -> None:
         """Do nothing: the memory goes with the process."""
@@ -384,10 +382,9 @@ class MemoryRates:
     ``most`` is the number of keys, ``max_size`` the bytes that they may take.
     """
 
-    def __init__(self, most: int, max_size: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, most: int, max_size: int) -> None:
         self._most = most
         self._max_size = max_size
-        self._clock = clock
         self._counts: dict[bytes, _Windowed | _Sliding] = {}
         self._sliding = 0  # how many of them are of sliding windows
 
@@ -396,7 +393,7 @@ class MemoryRates:
 
     async def hit(self, quotas: Sequence[Quota]) -> list[Verdict]:
         """Count a call. Nothing else happens meanwhile."""
-        now = int(self._clock() * 1000)
+        now = int(clock.monotonic() * 1000)
         if len(quotas) == 1:
             return [self._hit(quotas[0], now)]
         counts = [self._count(quota) for quota in quotas]
@@ -435,7 +432,7 @@ class MemoryRates:
         return len(self._counts) >= self._most or size >= self._max_size
 
     def _make_room(self) -> None:
-        now = int(self._clock() * 1000)
+        now = int(clock.monotonic() * 1000)
         self._drop(list(self._over(now)))
         if self._full:
             self._drop(list(islice(self._counts, max(1, len(self._counts) // 16))))

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from time import time
 from typing import Any, Final
 
 import orjson
@@ -22,6 +21,7 @@ from joserfc import jws
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import JWKRegistry, OctKey
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import SECRET_ALGORITHMS, algorithms_of
 from streamstack.language.values import to_json
@@ -269,7 +269,7 @@ def verify(token: Token, keys: Iterable[Key], rules: Rules, now: float | None = 
         claims = None
     if not isinstance(claims, dict):
         raise unauthorized("the token holds no claims")
-    _check_times(claims, rules, time() if now is None else now)
+    _check_times(claims, rules, clock.time() if now is None else now)
     _check_names(claims, rules)
     claims["scopes"] = scopes_of(claims)
     return claims

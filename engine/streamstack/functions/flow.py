@@ -51,7 +51,7 @@ def skipped(run: Run, error: Exception) -> None:
 
 def _yield_to_loop(code: Code) -> None:
     """Write code that yields to the event loop when the run has used up its time slice."""
-    code.line("if clock() > run.slice_ends: await run.yield_to_loop()")
+    code.line("if clock.perf_counter() > run.slice_ends: await run.yield_to_loop()")
 
 
 def _limit(code: Code, node: Node) -> str | None:

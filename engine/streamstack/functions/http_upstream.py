@@ -7,8 +7,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -18,6 +17,7 @@ import structlog
 from multidict import CIMultiDict
 from yarl import URL
 
+from streamstack import clock
 from streamstack.connections.http import (
     ACCEPTED,
     TRANSIENT_STATUSES,
@@ -35,7 +35,7 @@ from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import NotJsonError, excerpt, parse_json
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, File
-from streamstack.spec import Bound, Constant, Group
+from streamstack.spec import Bound, Constant, Group, SchemaOf
 
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse
@@ -110,6 +110,16 @@ PARAMETERS: Final = (
         Bound(Kind.LIST, refuses=_no_statuses),
         "Statuses that are not errors: numbers, or classes such as `4xx`.",
     ),
+)
+
+EXPECT: Final = Parameter(
+    "expect", SchemaOf(), "JSON Schema (2020-12) that the decoded body must match, whatever the status."
+)
+
+EXPECT_ITEM: Final = replace(
+    EXPECT,
+    description="JSON Schema (2020-12) that each item must match; of events, their `data`. An item that does not "
+    "match is handled as `onInvalid` says.",
 )
 
 
@@ -374,7 +384,7 @@ def read_retry_after(answer: UpstreamResponse) -> float | None:
             return _seconds(float(value))
         moment = parsedate_to_datetime(value)
         now = parsedate_to_datetime(answer.headers["Date"]) if "Date" in answer.headers else None
-        return _seconds((moment - (now or datetime.now(UTC))).total_seconds())
+        return _seconds((moment - (now or clock.now())).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
 
@@ -448,7 +458,7 @@ class Reconnect:
         delay = min(self.delay if asked is None else asked, self.max_delay)
         if attempt and self.backoff == "exponential":
             delay = min(delay * 2 ** min(attempt, 30), self.max_delay)
-            delay *= random.random()  # noqa: S311  (no secret)
+            delay *= 1 if clock.exact else random.random()  # noqa: S311  (no secret)
         return delay if retry_after is None else max(delay, retry_after)
 
 
@@ -567,8 +577,8 @@ class Upstream(ABC):
 
     async def batches(self) -> Batches:
         """Yield the items, reconnecting as needed."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        loop_time = asyncio.get_running_loop().time
+        started = loop_time()
         if self._times.total is not None:
             self._deadline = started + self._times.total
         first, idle = self._times.first, self._times.idle
@@ -576,15 +586,15 @@ class Upstream(ABC):
             while True:
                 lost = None
                 try:
-                    await self._limited(self.open, first, clock())
+                    await self._limited(self.open, first, loop_time())
                     # The first item of all has what the head left of its time.
-                    limit, since = (first, started) if not self._opened else (idle, clock())
+                    limit, since = (first, started) if not self._opened else (idle, loop_time())
                     self._opened = True
                     while (batch := await self._limited(self.items, limit, since)) is not None:
                         if batch:
                             self._attempts = 0
                             yield batch
-                        limit, since = idle, clock()
+                        limit, since = idle, loop_time()
                 except RunError as error:
                     if self._is_final(error):
                         raise

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from yarl import URL
 
+from streamstack import clock
 from streamstack.connections.http import TRANSIENT_STATUSES, UpstreamRequest, describe_status, parse_url
 from streamstack.errors import RunError
 from streamstack.formats.items import FIGURES, ITEMS
@@ -209,10 +209,10 @@ class ModelStream(Upstream):
 
     async def _read_end(self, answer: UpstreamResponse) -> None:
         """Read what is left where it is there already: a connection read to its end can be used again."""
-        due = perf_counter() + _LAST_BYTES
+        due = clock.perf_counter() + _LAST_BYTES
         with suppress(TimeoutError, RunError):
             async with asyncio.timeout(_LAST_BYTES):
-                while perf_counter() < due and await answer.read():
+                while clock.perf_counter() < due and await answer.read():
                     pass
 
     def goes_on(self) -> bool:

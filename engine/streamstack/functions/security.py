@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.functions.http_upstream import open_http
 from streamstack.language.authentication import CLOCK_SKEW, PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
@@ -181,7 +181,7 @@ def jwt_sign(
     from streamstack.connections.tokens import private_key as read_private  # noqa: PLC0415
     from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
 
-    now = int(time())
+    now = int(clock.time())
     made: dict[str, Any] = {"iat": now, "exp": now + max(int(expires_in), 1)}
     if authentication is not None:
         tokens = run.context.resource(open_callers).tokens(authentication)
@@ -364,7 +364,7 @@ def hmac_verify(
         timestamp = next((value for name, _, value in pairs if name == "t"), None)
     if wanted.signed is not None:
         timestamp = headers.get(wanted.timestamp) if timestamp is None else timestamp
-        if timestamp is None or not _TIMESTAMP.fullmatch(timestamp) or abs(time() - int(timestamp)) > tolerance:
+        if timestamp is None or not _TIMESTAMP.fullmatch(timestamp) or abs(clock.time() - int(timestamp)) > tolerance:
             return False
         data = wanted.signed(timestamp.encode(), data)
     made = signing.new(key, data, "sha256")

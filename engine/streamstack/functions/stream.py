@@ -116,7 +116,7 @@ def stream(node: Node, code: Code) -> None:
     code.line(f" {by}, {size})", *values_in(split))
     _assign(code, node, event, "event")
     with code.indented(f"for {piece} in {pieces}:", blocks=1), code.looping():
-        code.line("if clock() > run.slice_ends: await run.yield_to_loop()")
+        code.line("if clock.perf_counter() > run.slice_ends: await run.yield_to_loop()")
         _emit(code, node, piece, event, turn)
 
 
@@ -161,7 +161,7 @@ def _emit(
             code.line(f" {source},", *values_given(node, name))
     code.line("): await drain()")
     if code.notes_sending and pause is None and turn is None:
-        code.line("run.sent_at = clock()")
+        code.line("run.sent_at = clock.monotonic()")
 
 
 @function(

@@ -53,10 +53,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What an upstream sends at once, ``after`` the previous piece or the head."""
+    """What is sent at once, ``after`` the previous piece or the head; ``binary`` are a WebSocket's bytes."""
 
     data: bytes
     after: float = 0.0
+    binary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,7 @@ class CaseClient:
     stop_after: int | None = None  # sends DELETE /_streams/{id}, and reads on
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
     read_delay: float = 0.0  # between reads
+    background: bool = False  # the next request is sent while this one is still read
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +201,12 @@ class ExpectedRows:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, how its client behaves, and what is expected of the answer."""
+    """One request, how its client behaves, and what is expected of the answer. ``sql`` is run before it."""
 
     request: CaseRequest
     client: CaseClient
     expect: Expect
+    sql: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -344,6 +344,8 @@ _ADVICE_FOR_TEST_KEYS: Final = _words(
 
 def meant_test_key(word: str, known: Collection[str]) -> tuple[str, bool]:
     """Return the key of a test file that a misspelt or foreign word may mean, as `meant_key` does."""
+    if advice_for_test_key(word) and not any(key in known for key in _TEST_KEYS_OF.get(fold(word), ())):
+        return "", False
     return _meant(word, known, _TEST_KEYS_OF)
 
 

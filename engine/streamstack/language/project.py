@@ -356,16 +356,17 @@ def read_project(
     check_environment: bool = False,
     more: Iterable[Path] = (),
     folders: Iterable[Path] = (),
+    env_file: bool = True,
 ) -> Checked:
     """Read and check a project: its settings and every definition below its root.
 
     ``environment`` is what `env` reads, beside what the `.env` file has and it lacks; only with
     ``check_environment`` is a variable that is missing a finding. ``more`` are files that belong to
-    it wherever they lie, ``folders`` others whose definitions do, except those that the settings ignore. Raises OSError
-    for a file that can't be opened.
+    it wherever they lie, ``folders`` others whose definitions do, except those that the settings ignore. Without
+    ``env_file`` the `.env` file is not read. Raises OSError for a file that can't be opened.
     """
     file = environment_file(root)
-    variables, findings = read_env_file(file, display_name(file))
+    variables, findings = read_env_file(file, display_name(file)) if env_file else ({}, [])
     environment = {**variables, **environment}
     place = find_settings(root)
     kept = read_texts([] if place is None else [place], findings)

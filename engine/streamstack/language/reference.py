@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from streamstack.language import keys
+from streamstack.language import keys, test_files
 from streamstack.language.definition import Example, Function
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.settings import Settings
@@ -48,10 +48,10 @@ def reference(families: Mapping[str, Iterable[Function]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(fields: tuple[Field, ...], title: str = "parameter", prefix: str = "") -> str:
-    """Return fields as a table in Markdown, those of nested mappings by their path."""
+def table(fields: tuple[Field, ...], title: str = "parameter", prefix: str = "", *, nested: bool = True) -> str:
+    """Return fields as a table in Markdown, with those of ``nested`` mappings by their path."""
     rows = [f"| {title} | takes | meaning |", "|---|---|---|"]
-    rows += _rows(fields, prefix)
+    rows += _rows(fields, prefix, nested=nested)
     return "\n".join(rows)
 
 
@@ -72,6 +72,25 @@ def definitions_reference() -> str:
         _constants(table(inputs, "key")),
         "\n".join(["| type | meaning |", "|---|---|", *types]),
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+def tests_reference() -> str:
+    """Return the reference of the keys of test files: a chapter for each mapping in them, by the keys that hold it."""
+    chapters: dict[int, tuple[list[str], Group]] = {}
+    waiting = [Group(test_files.TESTS)]
+    while waiting:
+        for field in waiting.pop(0).parameters:
+            for group in field.type.inner_groups:
+                names, _ = chapters.setdefault(id(group), ([], group))
+                if not names:
+                    waiting.append(group)
+                if field.name not in names:
+                    names.append(field.name)
+    parts = ["# Tests", "## Test files", _constants(table(test_files.TESTS, "key", nested=False))]
+    for names, group in chapters.values():
+        heading = ", ".join(f"`{name}`" for name in names)
+        parts += [f"## {heading}", _constants(table(group.parameters, "key", nested=False))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,7 +116,7 @@ def _constants(text: str) -> str:
     return text.replace(", constant", "")
 
 
-def _rows(parameters: tuple[Field, ...], prefix: str) -> list[str]:
+def _rows(parameters: tuple[Field, ...], prefix: str, *, nested: bool) -> list[str]:
     rows = []
     for parameter in parameters:
         marks = "\\*" if parameter.main else ""
@@ -108,8 +127,8 @@ def _rows(parameters: tuple[Field, ...], prefix: str) -> list[str]:
             meaning += f" Default: {_shown(shown_default(parameter))}."
         words = parameter.type.words.replace("|", "\\|")
         rows.append(f"| `{prefix}{parameter.name}`{marks} | {words} | {_cell(meaning)} |")
-        for group in parameter.type.inner_groups:
-            rows += _rows(group.parameters, f"{prefix}{parameter.name}.")
+        for group in parameter.type.inner_groups if nested else ():
+            rows += _rows(group.parameters, f"{prefix}{parameter.name}.", nested=True)
     return rows
 
 

@@ -575,7 +575,8 @@ class HttpSettings:
     ``allow_hosts`` is None for any host. ``connect`` is for name, connection and TLS; ``total`` for a whole
     `http.request`; ``first_chunk`` and ``idle`` are for streams, and count what the loop gets, not bytes.
     ``proxy`` is the URL of a proxy that all calls go through, but for those of this machine.
-    ``stand_ins`` are origins that another one answers for, as tests of definitions have them.
+    ``redirect`` is what tests of definitions put in the place of all hosts: an asynchronous function that returns a
+    `connections.http.Route` for a request, None for one that goes where it says.
     """
 
     # Where no host of the list can be read none is allowed: never all of them.
@@ -602,7 +603,7 @@ class HttpSettings:
         None,
         secret=True,
     )
-    stand_ins: abc.Mapping[str, str] = field(default_factory=dict)
+    redirect: abc.Callable[[Any], abc.Awaitable[Any]] | None = None
 
 
 # ----------------------------------------------------------------------------------------- models

@@ -100,6 +100,9 @@ class TestFileReader(SettingsReader):
         return super().read(wanted, node, name)
 
     def _test(self, node: Node) -> Any:
+        if not isinstance(node, nodes.Mapping):
+            self.refuse(node.mark, "a test must be a mapping", f"write `{_TEST.example}`", "not-a-mapping")
+            return MISSING
         self.environment, self.title = {}, "a test"
         found = super().read(_TEST, node, "")
         self.title = "a test file"
@@ -614,17 +617,13 @@ def _read_log(reader: SettingsReader, node: Node, _: str) -> Any:
     return found if isinstance(found, dict) else {"message": found}
 
 
-def _read_rows(reader: SettingsReader, node: Node, name: str) -> Any:
-    return _read_list(reader, node, name)
-
-
 _LIST_OR_BINDING: Final = {"type": ["array", "string", "null"], "items": {"$ref": "#/definitions/value"}}
 _CALL: Final = Group(
     (
         Field("url", _WORD, "URL that was called. `*` stands for any text.", required=True, example="https://..."),
         Field("method", _METHOD, "HTTP method."),
         Field("count", _COUNT, "Number of calls. Default: at least one."),
-        Field("headers", _EXPECTED_HEADERS, "Headers of the request. null: it has none of that name."),
+        Field("headers", _EXPECTED_HEADERS, "Headers of the request. null: the header is absent."),
         Field("body", _VALUE, "Keys and values that the JSON body has, or the text of the body."),
         Field("closedEarly", _FLAG, "Whether the server closed the connection before the response had ended."),
     ),
@@ -635,7 +634,7 @@ _CALL: Final = Group(
 _ROWS: Final = Group(
     (
         Field("sql", _WORD, "Query, which is sent when the test is over.", required=True, example="SELECT ..."),
-        Field("rows", Custom(_LIST_OR_BINDING, "list or binding", _read_rows), "Rows it returns.", required=True),
+        Field("rows", Custom(_LIST_OR_BINDING, "list or binding", _read_list), "Rows it returns.", required=True),
         Field("database", _WORD, "Name of the database. Default: the only one."),
     ),
     make=_maker(ExpectedRows),
@@ -700,11 +699,13 @@ _CLIENT: Final = Group(
         Field("stopAfter", _COUNT, "Cancel the stream after this number of chunks, and read on."),
         Field("resumeAfter", _COUNT, "Close the connection after this number of chunks, and resume the stream."),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
+        Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),
     make=CaseClient,
     check=_check_client,
     example="{leaveAfter: 1}",
 )
+_SQL: Final = Field("sql", _WORD, "SQL that is run before the request.")
 _EXCHANGE: Final = (
     Field("request", _REQUEST, "Request to send."),
     Field("client", _CLIENT, "How the client behaves. Default: it reads the whole response at once."),
@@ -754,7 +755,7 @@ _TEST: Final = Group(
         *_EXCHANGE,
         Field(
             "requests",
-            ListOf(Group((replace(_EXCHANGE[0], required=True), *_EXCHANGE[1:]), check=_check_expect)),
+            ListOf(Group((replace(_EXCHANGE[0], required=True), *_EXCHANGE[1:], _SQL), check=_check_expect)),
             "Several requests, sent one after the other, in the place of `request`.",
         ),
         *_DEFAULTS,
@@ -825,7 +826,8 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
 
 def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
-    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark))
+    client, sql = values.get("client", CaseClient()), values.get("sql", "")
+    return Exchange(values["request"], client, expect or Expect(node.mark), sql)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

@@ -95,7 +95,7 @@ NAMES = frozenset(
         *("run", "sink", "index", "stack", "headers"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
         *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
-        *("after", "yield_to_loop", "slice_ends"),
+        *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
         *("batch", "close", "length", "turn", "value"),
     }
 )

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import structlog
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.definition import Retry
 from streamstack.language.values import MISSING
@@ -129,7 +130,7 @@ def pause(policy: Retry, attempt: int, error: RunError | None = None) -> float:
     """
     delay = policy.delay * (2**attempt if policy.backoff == "exponential" else 1)
     delay = min(delay, policy.max_delay)
-    if policy.jitter:
+    if policy.jitter and not clock.exact:
         delay = random.uniform(0, delay)  # noqa: S311  (no secret)
     retry_after = error.retry_after if error is not None else None
     return delay if retry_after is None else max(delay, retry_after)

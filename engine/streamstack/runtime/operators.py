@@ -7,11 +7,11 @@ from asyncio import sleep
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from operator import length_hint
-from time import perf_counter
 from typing import Any, Final, TypeAlias
 
 import structlog
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.operators import a_kind
 from streamstack.language.values import Opaque
@@ -93,7 +93,7 @@ async def passed(
                 before += len(items)
                 if given:
                     yield given
-                if perf_counter() > run.slice_ends:
+                if clock.perf_counter() > run.slice_ends:
                     await run.yield_to_loop()
     finally:
         await source.close()
@@ -108,7 +108,7 @@ async def worked(
         while batch := await source.batch():
             for item in batch:
                 index += 1
-                if perf_counter() > run.slice_ends:
+                if clock.perf_counter() > run.slice_ends:
                     await run.yield_to_loop()
                 try:
                     made = await work(item, index)
@@ -145,7 +145,7 @@ async def transformed(
                 for items in slices(batch):
                     if made := feed(items):
                         yield made
-                    if perf_counter() > run.slice_ends:
+                    if clock.perf_counter() > run.slice_ends:
                         await run.yield_to_loop()
         except Exception:
             if made := rest():
@@ -209,15 +209,15 @@ async def ticks(every: float, limit: int | None) -> Batches:
 
     The times do not drift. A reader who is late gets one tick for all that passed meanwhile.
     """
-    due = perf_counter()
+    due = clock.monotonic()
     number = 0
     while limit is None or number < limit:
-        while (left := due - perf_counter()) > 0:  # noqa: ASYNC110  (a timer may be early)
+        while (left := due - clock.monotonic()) > 0:  # noqa: ASYNC110  (a timer may be early)
             await sleep(left)
         number += 1
         yield [number]
         due += every
-        late = perf_counter() - due
+        late = clock.monotonic() - due
         if late > 0:
             due += late // every * every
 
@@ -420,14 +420,14 @@ class ByteSource:
                 while batch := await value.batch():
                     for piece in self._cut(batch):
                         yield piece
-                    if perf_counter() > run.slice_ends:
+                    if clock.perf_counter() > run.slice_ends:
                         await run.yield_to_loop()
             finally:
                 await value.close()
         else:
             for piece in self._cut(value if isinstance(value, list) else [value]):
                 yield piece
-                if perf_counter() > run.slice_ends:
+                if clock.perf_counter() > run.slice_ends:
                     await run.yield_to_loop()
 
     def _cut(self, items: Iterable[Any]) -> Iterable[bytes]:

@@ -11,9 +11,10 @@ from decimal import Decimal
 from heapq import heappop, heappush
 from math import ceil, floor
 from threading import local
-from time import CLOCK_MONOTONIC, monotonic, perf_counter
+from time import CLOCK_MONOTONIC
 from typing import Any, Final
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.values import to_text
 from streamstack.runtime.run import SLICE, Run
@@ -80,7 +81,7 @@ class LoopTimer:
             self._handle.cancel()
         # By the clock itself, in whole milliseconds as uvloop counts: the loop's own time is as old as its turn, which
         # would make the timer that much late.
-        now = floor(monotonic() / _RESOLUTION) * _RESOLUTION
+        now = floor(clock.monotonic() / _RESOLUTION) * _RESOLUTION
         self._handle = self._loop.call_later(max(due - now, 0), self._callback) if due else None
 
 
@@ -103,7 +104,7 @@ class SlottedTimers:
         """Return what is done after so many seconds, and a slot at most."""
         slot = _slot(seconds)
         # A little less: what sums of times are off by must not make one wake in its slot now and in the next one then.
-        due = ceil((monotonic() + seconds) / slot - _ALIKE) * slot
+        due = ceil((clock.monotonic() + seconds) / slot - _ALIKE) * slot
         waiting = self._slots.get(due)
         if waiting is None:
             waiting = self._slots[due] = []
@@ -115,7 +116,7 @@ class SlottedTimers:
         return future
 
     def _wake(self) -> None:
-        now = monotonic() + self.timer.resolution
+        now = clock.monotonic() + self.timer.resolution
         due = self._due
         while due and due[0] <= now:
             for future in self._slots.pop(heappop(due)):
@@ -133,6 +134,8 @@ def schedule_start(now: float, interval: float) -> float:
 
     So what comes after an interval is not later than it, by the rest of a slot, each time.
     """
+    if clock.exact:
+        return now
     slot = _slot(interval)
     return min(floor(now / slot + _ALIKE) * slot, now)
 
@@ -142,7 +145,7 @@ _of_thread = local()
 
 def sleep(seconds: float) -> Awaitable[None]:
     """Return what is to be awaited for so many seconds, and 2 milliseconds at most."""
-    if not 0 < seconds < _LONG:
+    if clock.exact or not 0 < seconds < _LONG:
         return asyncio.sleep(seconds)
     loop = asyncio.get_running_loop()
     timers: SlottedTimers | None = getattr(_of_thread, "timers", None)
@@ -167,6 +170,8 @@ _RESTS: Final = {**dict.fromkeys(".!?…。！？", 2.5), **dict.fromkeys(",;:�
 _QUOTES: Final = " \t\r\n\"'”’»)]*_」』）"  # noqa: RUF001
 _LINE_REST, _PARAGRAPH_REST = 2.0, 3.0
 
+#: Seconds that sums of times may be off by.
+_ROUNDING: Final = 1e-9
 #: The key in `run.state` of what `delay` knows: the chunks that had left, and when the last did.
 _LEFT: Final = "left"
 
@@ -217,7 +222,7 @@ class Pacer:
         """
         if self._mode == "burst" or not self._interval:
             return None
-        now = monotonic()
+        now = clock.monotonic()
         if self._due is None:
             due = self._begin(now)
         else:
@@ -257,9 +262,8 @@ class Pacer:
 
 def resume(run: Run) -> None:
     """Record that the run goes on after a wait, and that its next chunk leaves now."""
-    now = perf_counter()
-    run.slice_ends = now + SLICE  # a sleep has let others run: no need to do so again at once
-    run.sent_at = now
+    run.slice_ends = clock.perf_counter() + SLICE  # a sleep has let others run: no need to do so again at once
+    run.sent_at = now = clock.monotonic()
     run.state[_LEFT] = (run.sink.count + 1, now)
 
 
@@ -283,9 +287,9 @@ async def delay(run: Run, seconds: float | None) -> None:
     if seconds is not None and seconds > 0 and run.sink.count:
         # Asked again after each wait: another task's chunk may have left meanwhile.
         least = 0.0
-        while (left := _previous(run) + seconds - perf_counter()) > 0:
+        while (left := _previous(run) + seconds - clock.monotonic()) > _ROUNDING:
             await sleep(max(left, least))
-            run.slice_ends = perf_counter() + SLICE
+            run.slice_ends = clock.perf_counter() + SLICE
             least = _RESOLUTION
     _note(run)
 
@@ -301,7 +305,7 @@ def _previous(run: Run) -> float:
 
 def _note(run: Run, coming: int = 1) -> None:
     """Note that a chunk leaves now, or (none coming) that the last has left by now."""
-    run.sent_at = perf_counter()
+    run.sent_at = clock.monotonic()
     run.state[_LEFT] = (run.sink.count + coming, run.sent_at)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any, TypeVar
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language import kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
@@ -217,7 +217,7 @@ def loop_object(index: int, source: Any) -> dict[str, Any]:
 
 
 _FIXED: Mapping[str, Any] = {
-    "clock": perf_counter,
+    "clock": clock,
     "MISSING": MISSING,
     "limited": limited,
     "retried": retried,

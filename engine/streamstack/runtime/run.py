@@ -8,13 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import Methods
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
@@ -86,6 +85,8 @@ log = structlog.get_logger("streamstack.run")
 
 #: Seconds a run may compute before it lets others have the event loop.
 SLICE = 0.002
+#: Milliseconds that are added before they are cut to whole ones: what sums of times may be off by.
+_ROUNDING = 1e-3
 #: How deep functions may call one another.
 MAX_DEPTH = 60
 
@@ -150,6 +151,10 @@ class Context:
             found = self._resources[create] = create(self)
         return cast("T", found)
 
+    def provide(self, create: Callable[[Context], Resource], resource: Resource) -> None:
+        """Use a resource in place of the one that ``create`` would make."""
+        self._resources[create] = resource
+
     async def aclose(self) -> None:
         """Close what was opened, the newest first."""
         while self._resources:
@@ -185,7 +190,7 @@ _new_id = _Entropy().new_id
 
 
 class Run:
-    """The state of one run. Times are seconds of `perf_counter`."""
+    """The state of one run. Times are seconds of `clock.monotonic`."""
 
     __slots__ = (
         "_afters",
@@ -215,9 +220,9 @@ class Run:
         self.sink = sink
         self.context = context
         self.auth = auth
-        self.started = datetime.now(UTC)
-        self.clock = perf_counter()  # when it began
-        self.slice_ends = self.clock + SLICE
+        self.started = clock.now()
+        self.clock = clock.monotonic()  # when it began
+        self.slice_ends = clock.perf_counter() + SLICE
         self.outcome: str | None = None
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
@@ -228,7 +233,7 @@ class Run:
     @property
     def elapsed_ms(self) -> int:
         """Milliseconds since the run began."""
-        return int((perf_counter() - self.clock) * 1000)
+        return int((clock.monotonic() - self.clock) * 1000 + _ROUNDING)
 
     def request(self) -> Mapping[str, Any]:
         """Return the request as the language shows it; an empty object outside of one."""
@@ -243,7 +248,7 @@ class Run:
 
     def begin_slice(self) -> None:
         """Start a new time slice, because others have just run."""
-        self.slice_ends = perf_counter() + SLICE
+        self.slice_ends = clock.perf_counter() + SLICE
 
     def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
         """Register work for the end of the run, with its time-out in seconds."""

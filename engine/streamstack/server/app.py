@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,7 +83,7 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
             await service.settle()
 
     async def drain(_: web.Application) -> None:
-        service.leaving = True
+        service.closing = True
         await service.drain(settings.shutdown_timeout)
 
     application = web.Application(
@@ -155,11 +155,11 @@ async def _expect(request: web.Request) -> None:
 
 @dataclass
 class _Serving:
-    """A server in a thread of its own; ``port`` is known once it is ``ready``."""
+    """A server in a thread of its own; ``address`` is known once it is ``ready``."""
 
     service: Service
     project: Project
-    port: int = 0
+    address: str = ""
     failure: BaseException | None = None
     ready: threading.Event = field(default_factory=threading.Event)
     loop: asyncio.AbstractEventLoop | None = None
@@ -177,18 +177,29 @@ class _Serving:
         self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
         async with self.service:
             await prepare_databases(self.project, self.service.context, log.warning)
-            runner = web.ServerRunner(HttpServer(self.service), shutdown_timeout=1.0)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.port = site.port
-            self.service.context.address.url = f"http://127.0.0.1:{site.port}"
-            self.ready.set()
-            await self.stop.wait()
-            await site.stop()
-            await self.service.drain(0)
-            await runner.cleanup()
-            await self.service.settle()
+            async with listening(self.service) as self.address:
+                self.ready.set()
+                await self.stop.wait()
+
+
+@asynccontextmanager
+async def listening(service: Service) -> AsyncIterator[str]:
+    """Listen on a free port of this machine, in the running loop; yield the address.
+
+    At the end running requests are stopped, and what runs do `after` is waited for. ``service`` is entered already.
+    """
+    runner = web.ServerRunner(HttpServer(service), shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        service.context.address.url = f"http://127.0.0.1:{site.port}"
+        yield service.context.address.url
+        await site.stop()
+        await service.drain(0)
+    finally:
+        await runner.cleanup()
+    await service.settle()
 
 
 @contextmanager
@@ -210,7 +221,7 @@ def serving_locally(checked: Checked, environment: Mapping[str, str], *, dev: bo
     try:
         if serving.failure is not None:
             raise serving.failure
-        yield f"http://127.0.0.1:{serving.port}"
+        yield serving.address
     finally:
         if serving.loop is not None and serving.stop is not None and thread.is_alive():
             serving.loop.call_soon_threadsafe(serving.stop.set)

@@ -6,13 +6,13 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import orjson
 import structlog
 from aiohttp import web
 
+from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.masking import masked
 from streamstack.runtime.run import Run
@@ -93,7 +93,7 @@ class RequestLog:
         That would take ten times as long, most of it to look for secrets. No value of these lines can hold one: they
         are names of definitions, numbers and codes.
         """
-        time = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        time = clock.now().isoformat().replace("+00:00", "Z")
         whole = {**line, "event": "request", "level": "info", "timestamp": time}
         if self._people is None:
             text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
@@ -104,16 +104,16 @@ class RequestLog:
 
 
 #: What went wrong with a request or its run, connected or not.
-TOLD = (RunError, web.RequestPayloadError)
+CLIENT_ERRORS = (RunError, web.RequestPayloadError)
 
 
 def fail(
-    served: EndpointHandler, run: Run, answer: ResponseSink, error: RunError, let: RateLimitTicket | None = None
+    served: EndpointHandler, run: Run, answer: ResponseSink, error: RunError, ticket: RateLimitTicket | None = None
 ) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)
-    if let is not None:
-        answer.cors += let.lines()
+    if ticket is not None:
+        answer.cors += ticket.lines()
     answer.cors += error_lines(error)
     try:
         return answer.fail(error)

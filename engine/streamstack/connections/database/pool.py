@@ -10,12 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from time import monotonic
 from typing import Any, Final
 
 import asyncpg
 import structlog
 
+from streamstack import clock
 from streamstack.connections.database import Subscription
 from streamstack.errors import RunError
 
@@ -220,7 +220,7 @@ class Pool:
         Raises TimeoutError where none becomes free in time, RunError where the pool is closed, and what asyncpg raises
         where none can be made.
         """
-        deadline = monotonic() + within
+        deadline = clock.monotonic() + within
         while True:
             if self._closed:
                 raise RunError("database", "the server is shutting down", status=503)
@@ -231,7 +231,7 @@ class Pool:
                 self._size -= 1
             if self._size < self._most:
                 return await self._make()
-            handed = await self._wait(max(0.0, deadline - monotonic()))
+            handed = await self._wait(max(0.0, deadline - clock.monotonic()))
             if handed is not None and not handed.is_closed():
                 return handed
             if handed is not None:
@@ -279,7 +279,7 @@ class Pool:
     def _offer(self, connection: Connection) -> None:
         if self._offer_to_waiter(connection):
             return
-        self._idle.append((connection, monotonic()))
+        self._idle.append((connection, clock.monotonic()))
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(IDLE, self._sweep)
 
@@ -302,8 +302,9 @@ class Pool:
         try:
             # Waits for the end of a statement that is being cancelled, then rolls back.
             async with asyncio.timeout(_RESET_WITHIN):
-                await connection.reset()
-                await connection.execute("DISCARD TEMP")
+                with clock.outside():
+                    await connection.reset()
+                    await connection.execute("DISCARD TEMP")
         except Exception:  # noqa: BLE001  (whatever is wrong with it, it is of no use any more)
             connection.terminate()
         if connection.is_closed():
@@ -315,14 +316,15 @@ class Pool:
 
     async def _end(self, connection: Connection) -> None:
         try:
-            await connection.close(timeout=1.0)
+            with clock.outside():
+                await connection.close(timeout=1.0)
         except Exception:  # noqa: BLE001  (it is to go in any case)
             connection.terminate()
         self._lose()
 
     def _sweep(self) -> None:
         """Close connections that were idle for long."""
-        now = monotonic()
+        now = clock.monotonic()
         old = [connection for connection, since in self._idle if now - since >= IDLE]
         self._idle = [each for each in self._idle if now - each[1] < IDLE]
         for connection in old:
@@ -377,6 +379,7 @@ class Listener:
                 if self._connection is None and self._task is None:
                     await self._open()
                     self._task = asyncio.create_task(self._watch())
+                    clock.round_trips.add(self._make_round_trip)
                 elif len(readers) == 1 and self._connection is not None:
                     await self._listen(channel)
             except Exception as error:
@@ -401,7 +404,8 @@ class Listener:
                 # A connection that is gone listens to nothing anyway.
                 with suppress(*RAISED):
                     async with self._use, asyncio.timeout(_TELL_WITHIN):
-                        await self._connection.remove_listener(subscription.channel, self._tell)
+                        with clock.outside():
+                            await self._connection.remove_listener(subscription.channel, self._tell)
 
     def _leave(self, subscription: Subscription) -> None:
         readers = self._channels.get(subscription.channel)
@@ -416,8 +420,9 @@ class Listener:
             # Subscribers meanwhile wait for the connection, then ask themselves.
             async with self._use:
                 self._connection = connection
-                for channel in list(self._channels):
-                    await connection.add_listener(channel, self._tell)
+                with clock.outside():
+                    for channel in list(self._channels):
+                        await connection.add_listener(channel, self._tell)
         except BaseException:
             self._connection = None
             connection.terminate()
@@ -426,7 +431,8 @@ class Listener:
     async def _listen(self, channel: str) -> None:
         async with self._use:
             if self._connection is not None:  # else it is lost, and made again with this channel
-                await self._connection.add_listener(channel, self._tell)
+                with clock.outside():
+                    await self._connection.add_listener(channel, self._tell)
 
     def _tell(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         for subscription in self._channels.get(channel, ()):
@@ -465,14 +471,22 @@ class Listener:
                     return
             except TimeoutError:
                 pass
-            try:
-                async with self._use:
+            await self._make_round_trip()
+
+    async def _make_round_trip(self) -> None:
+        """Ask the server for an answer, before which all notices come that were sent. A dead connection is closed."""
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            async with self._use:
+                with clock.outside():
                     await connection.execute("SELECT 1", timeout=_ASK_EVERY)
-            except (*RAISED, TimeoutError):
-                connection.terminate()
-                return
+        except (*RAISED, TimeoutError):
+            connection.terminate()
 
     async def _stop(self) -> None:
+        clock.round_trips.discard(self._make_round_trip)
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

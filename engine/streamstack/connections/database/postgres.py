@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import structlog
 
+from streamstack import clock
 from streamstack.connections.database import ISOLATION, PAUSES, Subscription
 from streamstack.connections.database.embedded import Embedded, EmbeddedError, running
 from streamstack.connections.database.pool import (
@@ -220,7 +221,7 @@ class Session:
         text = as_json(form.text, columns) if encoded and statement.selects else None
         if text is not None:
             # A statement that can't stand within another one, such as WITH that changes rows, is refused.
-            with suppress(asyncpg.PostgresError):
+            with suppress(asyncpg.PostgresError), clock.outside():
                 prepared = await connection.parse(text)
                 return lambda: prepared.cursor(*arguments), itemgetter(0)
         return lambda: fresh.cursor(*arguments), row_maker(columns)
@@ -234,7 +235,8 @@ class Session:
         level = None if isolation is None else _LEVELS[isolation]
         opened = self.connection.transaction(isolation=level)
         async with self.lock:
-            await opened.start()
+            with clock.outside():
+                await opened.start()
         self.isolation = isolation or self.isolation
         self.doubtful = False
         try:
@@ -255,7 +257,8 @@ class Session:
                 reason = "the connection was lost in the transaction, and with it all it wrote"
                 raise database_error("08006", reason)
             try:
-                await opened.commit()
+                with clock.outside():
+                    await opened.commit()
             except Exception as error:
                 if is_lost(error) and not ran_surely_not(error):
                     reason = "the connection was lost during the commit: whether it was done is unknown"
@@ -269,7 +272,8 @@ class Session:
                 return
             try:
                 async with asyncio.timeout(_ROLLBACK_WITHIN):
-                    await opened.rollback()
+                    with clock.outside():
+                        await opened.rollback()
             except Exception:  # noqa: BLE001  (the error that led here is the one to be told)
                 self.connection.terminate()
 
@@ -279,7 +283,8 @@ class Session:
             if self.connection.is_closed():
                 return False
             try:
-                await self.connection.execute("SELECT 1")
+                with clock.outside():
+                    await self.connection.execute("SELECT 1")
             except asyncpg.InFailedSQLTransactionError:
                 return True
             except Exception:  # noqa: BLE001  (the commit tells it)
@@ -293,18 +298,21 @@ class _Sending:
     Raises OutdatedError for what may be refused only since the statement was prepared for tables as they were.
     """
 
-    __slots__ = ("_known", "_session", "_statement")
+    __slots__ = ("_known", "_outside", "_session", "_statement")
 
     def __init__(self, session: Session, statement: Statement, *, known: bool) -> None:
         self._session = session
         self._statement = statement
         self._known = known
+        self._outside = clock.outside()
 
     def __enter__(self) -> None:
         if self._session.connection.is_closed():
             raise NotSentError("the connection was closed")
+        self._outside.__enter__()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._outside.__exit__(None, None, None)
         if error is not None:
             self._session.failed(self._statement, error, known=self._known)
 
@@ -327,7 +335,8 @@ class PostgresCursor:
             async with self._session.lock:
                 if self._session.connection.is_closed():
                     raise NotSentError("the connection was closed")
-                records = await self._cursor.fetch(count)
+                with clock.outside():
+                    records = await self._cursor.fetch(count)
         except Exception as error:
             self._session.doubtful = True
             raise failure_of(error, self._database) from error
@@ -396,11 +405,12 @@ class PostgresDatabase:
 
     async def _set_up(self) -> None:
         connection = await self.connect()
-        try:
-            for file in await apply_setup(connection, self.settings.setup):
-                log.info("database-setup", database=self.name, file=str(file))
-        finally:
-            await connection.close(timeout=1.0)
+        with clock.outside():
+            try:
+                for file in await apply_setup(connection, self.settings.setup):
+                    log.info("database-setup", database=self.name, file=str(file))
+            finally:
+                await connection.close(timeout=1.0)
 
     async def address(self) -> Mapping[str, Any]:
         """Return the arguments of asyncpg's `connect`; the embedded server is started."""
@@ -419,18 +429,20 @@ class PostgresDatabase:
 
     async def connect(self) -> Connection:
         """Make a connection. Raises what asyncpg raises, and RunError ``database``."""
-        connection: Connection = await asyncpg.connect(
-            **await self.address(),
-            connection_class=Connection,
-            timeout=CONNECT_WITHIN,
-            # `Session` keeps statements. 0 makes asyncpg use unnamed ones, which transaction poolers need.
-            statement_cache_size=0 if self.settings.pooled else 100,
-            max_cached_statement_lifetime=0,
-            server_settings=dict(_SESSION),
-        )
-        connection.pooled = self.settings.pooled
-        connection.statements = {}
-        await register_codecs(connection)
+        address = await self.address()
+        with clock.outside():
+            connection: Connection = await asyncpg.connect(
+                **address,
+                connection_class=Connection,
+                timeout=CONNECT_WITHIN,
+                # `Session` keeps statements. 0 makes asyncpg use unnamed ones, which transaction poolers need.
+                statement_cache_size=0 if self.settings.pooled else 100,
+                max_cached_statement_lifetime=0,
+                server_settings=dict(_SESSION),
+            )
+            connection.pooled = self.settings.pooled
+            connection.statements = {}
+            await register_codecs(connection)
         return connection
 
     async def check(self, uses: Iterable[tuple[Definition, Step]]) -> list[Diagnostic]:
@@ -535,7 +547,8 @@ class PostgresDatabase:
                     made = await work(session)
                 except OutdatedError:
                     # On this connection: others of the pool may still remember the tables as they were.
-                    await session.connection.reload_schema_state()
+                    with clock.outside():
+                        await session.connection.reload_schema_state()
                     made = await work(session)
                 stopped = False
             except Exception as error:  # noqa: BLE001  (failure_of raises what is none of the database's)
@@ -626,7 +639,8 @@ class PostgresDatabase:
                 if held is None:
                     opens, make = await session.cursor(statement, values, encoded=encoded)
                     await stack.enter_async_context(session.transaction())
-                    opened = await opens()
+                    with clock.outside():
+                        opened = await opens()
                 else:
                     async with session.lock:
                         with session.sending(statement):
@@ -676,7 +690,9 @@ async def _close_cursor(session: Session, text: str) -> None:
     """Close the cursor of a statement, in a transaction that goes on, where it is still open."""
     with suppress(*RAISED):
         async with session.lock:
-            if not session.connection.is_closed():
+            if session.connection.is_closed():
+                return
+            with clock.outside():
                 for row in await session.connection.fetch("SELECT name FROM pg_cursors WHERE statement = $1", text):
                     quoted = row["name"].replace('"', '""')
                     await session.connection.execute(f'CLOSE "{quoted}"')

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random as generator
 import uuid as identifiers
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from streamstack import clock
 from streamstack.language import operators
 from streamstack.language.filters.operations import declare, failed, integer_argument, whole, wrong
 from streamstack.language.operators import MAX_ITEMS
@@ -217,13 +218,13 @@ def _integer(value: Any, name: str) -> int:
 @declare("function", "now", "now() | date | length", 10, shape="timestamp")
 def now() -> datetime:
     """Return the current time as a timestamp in UTC."""
-    return datetime.now(UTC)
+    return clock.now()
 
 
 @declare("function", "today", "today() == (now() | toDate)", True, shape="date")
 def today() -> date:
     """Return the current date in UTC."""
-    return datetime.now(UTC).date()
+    return clock.now().date()
 
 
 @declare("function", "uuid", "uuid() | length", 36, shape="text")

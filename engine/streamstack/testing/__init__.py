@@ -1,0 +1,1 @@
+"""Runs the tests of definitions: upstreams, clients, expectations and faults."""

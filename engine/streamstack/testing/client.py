@@ -1,0 +1,371 @@
+"""The client of a test: sends one request over a real socket, and records the answer as it comes.
+
+Times are those of the running loop, in seconds since the request was begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from streamstack.connections.http_client import UpstreamResponse
+from streamstack.errors import RunError
+from streamstack.language.cases import CaseClient, CaseRequest
+from streamstack.language.values import MISSING, to_text
+from streamstack.testing.responses import NOTHING, AnswerPart, AnswerReader, parsed
+
+#: Bytes and chunks of one answer, at most: a stream without end stops here.
+LARGEST: Final = 64 * 1024 * 1024
+MOST_CHUNKS: Final = 100_000
+#: Bytes that a slow client has room for before it reads them.
+_SLOW_BUFFER: Final = 4096
+#: The properties of a chunk that has more than content (`formats/plain.py`, `shape`).
+_SHAPE: Final = frozenset({"content", "metadata", "event", "id"})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk as the client received it. ``text`` is its content as it was sent; ``at`` is in seconds."""
+
+    content: Any
+    text: str
+    at: float
+    event: str | None = None
+    id: str | None = None
+    metadata: Any = MISSING
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one client received.
+
+    Args:
+        whole: The answer came to its proper end.
+        left: The client closed the connection before.
+        error: What the client was told: the problem document, or the error in place of the rest.
+        done: The data of the end marker; MISSING without one.
+        gaps: What the client was told to be missing.
+        events: The names of all events in order, `message` for those without one.
+        began: When the request was begun, by the clock of the loop.
+        ended: When the last of it came, in seconds since then.
+        failure: Why there is no answer, or no end of it.
+    """
+
+    status: int | None = None
+    headers: CIMultiDict[str] = field(default_factory=CIMultiDict)
+    format: str = ""
+    chunks: list[Chunk] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    done: Any = MISSING
+    error: dict[str, Any] | None = None
+    gaps: list[Any] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    whole: bool = False
+    left: bool = False
+    began: float = 0.0
+    ended: float = 0.0
+    failure: str = ""
+
+    @property
+    def run(self) -> str:
+        """The id of the run that answered, "" if none did."""
+        return str(self.headers.get("X-Run-Id", ""))
+
+    @property
+    def text(self) -> str:
+        """The contents of all chunks, joined."""
+        return "".join(chunk.text for chunk in self.chunks)
+
+    def value(self) -> Any:
+        """Return the body: the value of a JSON document, else its text."""
+        text = self.body.decode("utf-8", "replace")
+        value = parsed(text) if self.format == "json" else NOTHING
+        return text if value is NOTHING else value
+
+
+async def send(
+    address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str = ""
+) -> Answer:
+    """Send a request and read the answer as the client of the test does.
+
+    Args:
+        address: The URL of the server.
+        request: The request.
+        client: How the client behaves.
+        credentials: Further headers.
+        dialect: The format of the endpoint, which may be a model provider's protocol.
+    """
+    conversation = _Conversation(address, request, client, credentials, dialect)
+    if client.leave_after == 0:
+        await conversation.leave_at_once()
+    else:
+        await conversation.run()
+    return conversation.answer
+
+
+class _Conversation:
+    def __init__(
+        self, address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str
+    ) -> None:
+        self._text_of = _TEXTS.get(dialect)
+        self.answer = Answer()
+        self._url = URL(address + _target(request), encoded=True)
+        self._request = request
+        self._client = client
+        self._headers = CIMultiDict([*request.headers, *credentials.items()])
+        self._headers.setdefault("Accept-Encoding", "identity")
+        self._loop = asyncio.get_running_loop()
+        self._began = self.answer.began = self._loop.time()
+        self._last_id = ""
+
+    @property
+    def _now(self) -> float:
+        return self._loop.time() - self._began
+
+    async def run(self) -> None:
+        slow = self._client.read_delay > 0
+        connector = aiohttp.TCPConnector(socket_factory=_slow_socket if slow else None)
+        async with aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=_SLOW_BUFFER // 2 if slow else 1 << 16,
+        ) as session:
+            await self._ask(session, self._client.resume_after)
+            if self.answer.left and self._client.resume_after is not None:
+                self.answer.left = False
+                self._headers["Last-Event-ID"] = self._last_id
+                await self._ask(session, None)
+
+    async def leave_at_once(self) -> None:
+        """Send the whole request, and close the connection."""
+        host, port = self._url.host, self._url.port
+        reader, writer = await asyncio.open_connection(host, port)
+        self._headers.setdefault("Host", f"{host}:{port}")
+        body = self._request.body or b"".join(piece.data for piece in self._request.pieces or ())
+        if body:
+            self._headers["Content-Length"] = str(len(body))
+        lines = [f"{self._request.method} {self._url.raw_path_qs} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in self._headers.items()]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        del reader
+        self.answer.left = True
+
+    async def _ask(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
+        answer = self.answer
+        try:
+            response = await session.request(
+                self._request.method,
+                self._url,
+                headers=self._headers,
+                data=self._request.body if self._request.pieces is None else self._pieces(),
+                allow_redirects=False,
+                skip_auto_headers=("Content-Type", "User-Agent"),
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            answer.failure = f"the server closed the connection without an answer: {str(error) or type(error).__name__}"
+            answer.ended = self._now
+            return
+        try:
+            answer.status = response.status
+            answer.headers = CIMultiDict(response.headers)
+            await self._read(session, response, self._client.leave_after if leave_after is None else leave_after)
+        finally:
+            response.close()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        for piece in self._request.pieces or ():
+            await asyncio.sleep(piece.after)
+            yield piece.data
+
+    async def _read(self, session: aiohttp.ClientSession, raw: aiohttp.ClientResponse, leave_after: int | None) -> None:
+        """Read an answer; stop, and close the connection, after some chunks."""
+        answer = self.answer
+        response = UpstreamResponse(raw, "the server")
+        reader = AnswerReader(raw.headers.get("Content-Type", ""))
+        answer.format = reader.format
+        leave = None if leave_after is None else len(answer.chunks) + leave_after
+        while True:
+            try:
+                piece = await response.read()
+            except RunError:
+                answer.failure = "the connection was closed before the end of the answer"
+                break
+            answer.body += piece
+            parts = reader.feed(piece) if piece else reader.close()
+            if response.status >= 400:
+                parts = []
+            for part in parts:
+                self._add(part)
+                if leave is not None and len(answer.chunks) >= leave:
+                    answer.left = True
+                    return
+                if self._client.stop_after == len(answer.chunks) and part.kind == "chunk":
+                    await self._stop(session)
+            if not piece:
+                answer.whole = True
+                break
+            if len(answer.body) > LARGEST or len(answer.chunks) > MOST_CHUNKS:
+                answer.failure = "the answer has no end in sight: let the client leave with `client: {leaveAfter: ...}`"
+                return
+            if self._client.read_delay:
+                await asyncio.sleep(self._client.read_delay)
+        answer.ended = self._now
+        if response.status >= 400:
+            answer.error = _problem(answer)
+
+    async def _stop(self, session: aiohttp.ClientSession) -> None:
+        """Stop the stream, as a client does with `DELETE /_streams/{id}`."""
+        stream = self.answer.headers.get("X-Stream-Id")
+        if stream is None:
+            self.answer.failure = "the client can't stop this stream: its endpoint needs `streaming: {resume: ...}`"
+            return
+        headers = {name: value for name, value in self._headers.items() if name.lower() != "content-type"}
+        async with session.delete(self._url.origin() / "_streams" / stream, headers=headers) as response:
+            if response.status >= 400:
+                self.answer.failure = f"the client could not stop the stream: {await response.text()}"
+
+    def _add(self, part: AnswerPart) -> None:
+        answer = self.answer
+        answer.ended = self._now
+        self._last_id = part.id or self._last_id
+        answer.events.append(part.event or ("message" if part.kind == "chunk" else part.kind))
+        if part.kind == "error":
+            answer.error = _in_band(part)
+        elif part.kind == "done":
+            value = parsed(part.text)
+            answer.done = part.text if value is NOTHING else value
+        elif (gap := _gap(part)) is not None:
+            answer.events[-1] = "gap"
+            answer.gaps.append(gap)
+        else:
+            chunk = _chunk(part, self._now)
+            if self._text_of is not None:
+                chunk = replace(chunk, text=self._text_of(chunk.content))
+            self._last_id = chunk.id or self._last_id
+            answer.events[-1] = chunk.event or "message"
+            answer.chunks.append(chunk)
+
+
+def _target(request: CaseRequest) -> str:
+    """Return path and query."""
+    fields = [
+        (name, to_text(item))
+        for name, value in request.query.items()
+        for item in (value if isinstance(value, (list, tuple)) else (value,))
+    ]
+    path = URL(request.path).raw_path_qs
+    return path + (("&" if "?" in path else "?") + urlencode(fields) if fields else "")
+
+
+def _slow_socket(address: Any) -> socket.socket:
+    made = socket.socket(*address[:3])
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
+    return made
+
+
+def _chunk(part: AnswerPart, at: float) -> Chunk:
+    value = parsed(part.text)
+    if not part.json and not isinstance(value, (dict, list)):
+        value = part.text  # outside of JSON, text and numbers are the same
+    chunk = Chunk(value, part.text, at, part.event or None, part.id or None)
+    if not isinstance(value, dict) or "content" not in value or len(value) < 2 or not value.keys() <= _SHAPE:
+        return chunk if not (part.json and isinstance(value, str)) else replace(chunk, content=value, text=value)
+    if not part.json and value.keys() != {"content", "metadata"}:
+        return chunk
+    content = value["content"]
+    return Chunk(
+        content,
+        to_text(content),
+        at,
+        value.get("event", chunk.event),
+        value.get("id", chunk.id),
+        value.get("metadata", MISSING),
+    )
+
+
+def _openai_text(event: Any) -> str:
+    choices = event.get("choices") if isinstance(event, dict) else None
+    return "".join(each.get("delta", {}).get("content") or "" for each in choices or ())
+
+
+def _anthropic_text(event: Any) -> str:
+    delta = event.get("delta") if isinstance(event, dict) else None
+    return str(delta.get("text") or "") if isinstance(delta, dict) else ""
+
+
+def _ai_sdk_text(event: Any) -> str:
+    return str(event.get("delta", "")) if isinstance(event, dict) and event.get("type") == "text-delta" else ""
+
+
+#: What the text of an event is, by the protocol of a model's provider.
+_TEXTS: Final = {"openai": _openai_text, "anthropic": _anthropic_text, "aiSdk": _ai_sdk_text}
+
+
+def _gap(part: AnswerPart) -> Any:
+    """Return what a chunk says of missing ones; None for an ordinary chunk."""
+    value = parsed(part.text)
+    if not isinstance(value, dict):
+        return None
+    if part.json and "gap" in value and value.keys() <= {"gap", "id"}:
+        return value["gap"]
+    return value if part.event == "gap" and value.keys() in ({"dropped"}, {"from", "to"}) else None
+
+
+def _in_band(part: AnswerPart) -> dict[str, Any]:
+    """Return the error of a stream: `code` and `message`, whatever the dialect calls them."""
+    value = parsed(part.text)
+    if not isinstance(value, dict):
+        return {"message": part.text}
+    inner = value.get("error")
+    if isinstance(inner, dict):
+        return inner
+    return value | {"message": value["errorText"]} if "errorText" in value else value
+
+
+def _problem(answer: Answer) -> dict[str, Any]:
+    """Return an error answer: its JSON, with `status` and `message`."""
+    value = parsed(answer.body.decode("utf-8", "replace"))
+    if not isinstance(value, dict):
+        return {"status": answer.status, "message": answer.body.decode("utf-8", "replace")}
+    inner = value.get("error")
+    told = inner if isinstance(inner, dict) else value
+    return {**told, "status": answer.status, "message": told.get("detail", told.get("message"))}
+
+
+def pieces_of(answer: Answer, sizes: list[int]) -> list[Chunk]:
+    """Cut the text of an answer without chunks of its own (text, bytes) at the sizes of those that are expected.
+
+    Pieces that leave at the same time arrive together, so their borders can't be seen; each is as late as the last
+    of its characters, and the last one holds the rest.
+    """
+    arrived = []
+    end = 0
+    for chunk in answer.chunks:
+        end += len(chunk.text)
+        arrived.append((end, chunk.at))
+    text = answer.text
+    cuts = [0]
+    for size in sizes:
+        cuts.append(min(cuts[-1] + size, len(text)))
+    if len(cuts) > 1:
+        cuts[-1] = len(text)
+    found = []
+    for begin, until in pairwise(cuts):
+        if begin < until:
+            at = next(when for reached, when in arrived if reached >= until)
+            found.append(Chunk(text[begin:until], text[begin:until], at))
+    return found

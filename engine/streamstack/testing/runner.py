@@ -1,0 +1,276 @@
+"""Run tests: each one on a server, a context, a state and databases of its own, and record what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+
+from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
+from streamstack.errors import RunError
+from streamstack.functions.db import open_databases
+from streamstack.language.cases import Case, CaseRequest, ExpectedRows
+from streamstack.language.masking import mask
+from streamstack.language.settings import default_database
+from streamstack.runtime.run import Context
+from streamstack.server.app import listening
+from streamstack.server.context import make_context
+from streamstack.server.endpoints import UnservableError, make_cors
+from streamstack.server.request import Request
+from streamstack.server.request_log import RequestLog
+from streamstack.server.response import ResponseSink
+from streamstack.server.service import Service
+from streamstack.testing.client import Answer, send
+from streamstack.testing.session import Edition, TestProject
+from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
+
+#: Seconds of real time that a test may take.
+LIMIT: Final = 10.0
+#: Seconds of real time in which something has to happen.
+PATIENCE: Final = 2.0
+#: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
+_PATIENCE: Final = 24 * 3600.0
+_REAL_PATIENCE: Final = 5.0
+#: Seconds until a server has surely noticed that a client has left, or has begun what it waits for.
+_NOTICE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: one of `OUTCOMES`, and its error. Without a run, a request that no endpoint took."""
+
+    outcome: str
+    error: RunError | None = None
+    endpoint: str = ""
+
+
+@dataclass(slots=True)
+class Observation:
+    """What happened in a test.
+
+    Args:
+        answers: What the client received, by exchange.
+        ends: How runs ended, by their id.
+        calls: What upstreams were asked.
+        log: What was logged.
+        rows: What each query of `database` gave, or the error that it ended by, by exchange.
+        failure: Why the test could not be run.
+    """
+
+    answers: list[Answer] = field(default_factory=list)
+    ends: dict[str, RunEnd] = field(default_factory=dict)
+    calls: Sequence[Any] = ()
+    log: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
+    failure: str = ""
+    seconds: float = 0.0
+
+    def end_of(self, answer: Answer) -> RunEnd | None:
+        """Return how the run of an answer ended. A client that left before the head has the only run there was."""
+        found = self.ends.get(answer.run)
+        if found is None and answer.status is None and len(self.answers) == 1:
+            return next(iter(self.ends.values()), None)
+        return found
+
+
+class _Recorder(RequestLog):
+    """Records how runs end, instead of logging it."""
+
+    def __init__(self, ends: dict[str, RunEnd]) -> None:
+        super().__init__(text=False)
+        self._ends = ends
+
+    def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
+        self._ends[answer.run.id] = RunEnd(outcome, error, endpoint)
+
+    def answered(self, request: Request, outcome: str) -> None:
+        """Record nothing: the request had no run."""
+
+    def refused(self, request: Request, error: RunError) -> None:
+        """Record nothing: the answer says it."""
+
+
+def run_case(project: TestProject, case: Case, databases: TestDatabases | None, folder: Path) -> Observation:
+    """Run a test and return what happened.
+
+    Args:
+        project: The project under test.
+        case: The test.
+        databases: Makes its databases; None where the project uses none.
+        folder: Where the project keeps what it makes itself, in place of `.streamstack`.
+    """
+    seen = Observation()
+    began = perf_counter()
+    try:
+        edition = _edition(project, case)
+        with _logging_to(seen.log), _seeded(case.seed), _loop(case) as run:
+            run(lambda: _Trial(project, edition, case, seen, databases, folder).run())
+    except (UnservableError, ValueError) as error:
+        seen.failure = str(error)
+    except RunError as error:
+        seen.failure = error.full
+    except ExceptionGroup as group:
+        known, others = group.split((RunError, ValueError))
+        if known is None or others is not None:
+            raise
+        seen.failure = "; ".join(map(_reason, known.exceptions))
+    except VirtualTimeError as error:
+        seen.failure = str(error)
+    except TimeoutError:
+        seen.failure = f"the test took longer than {LIMIT:g} s: something waits for what never comes"
+    seen.seconds = perf_counter() - began
+    return seen
+
+
+def _reason(error: Exception) -> str:
+    return error.full if isinstance(error, RunError) else str(error)
+
+
+def _edition(project: TestProject, case: Case) -> Edition:
+    edition = project.edition(case.env)
+    keys = set()
+    for exchange in case.exchanges:
+        request = exchange.request
+        if request.auth is not None:
+            key = project.caller_key(edition, edition.endpoint(request.method, request.path), request.auth)
+            if key is not None:
+                keys.add(key)
+    return project.edition(case.env, frozenset(keys)) if keys else edition
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One test, while it runs."""
+
+    project: TestProject
+    edition: Edition
+    case: Case
+    seen: Observation
+    databases: TestDatabases | None
+    folder: Path
+
+    async def run(self) -> None:
+        async with AsyncExitStack() as stack:
+            context = self._context()
+            opened = None
+            if self.databases is not None:
+                opened = TemporaryDatabases(context.databases, context.folder, self.databases)
+                context.provide(open_databases, opened)
+            settings = self.edition.checked.settings.server
+            service = await stack.enter_async_context(
+                Service(
+                    self.edition.endpoints,
+                    context=context,
+                    cors=make_cors(settings.cors),
+                    request_log=_Recorder(self.seen.ends),
+                    max_memory=settings.max_memory,
+                )
+            )
+            if self.case.rows or self.case.sql:
+                await self._default(opened, context).fill(self.case.sql, self.case.rows)
+            async with listening(service) as address:
+                sent: list[asyncio.Task[Answer]] = []
+                async with asyncio.TaskGroup() as group:
+                    for exchange in self.case.exchanges:
+                        if exchange.sql:
+                            await self._default(opened, context).fill(exchange.sql, {})
+                        credentials = self._credentials(exchange.request)
+                        work = send(
+                            address, exchange.request, exchange.client, credentials, self._format(exchange.request)
+                        )
+                        sent.append(group.create_task(work))
+                        if exchange.client.background:
+                            await asyncio.sleep(_NOTICE)
+                            continue
+                        answer = await sent[-1]
+                        if answer.left or not answer.whole:
+                            await asyncio.sleep(_NOTICE)
+                self.seen.answers += [task.result() for task in sent]
+                await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
+                await service.settle()
+            for exchange in self.case.exchanges:
+                queries = exchange.expect.database or ()
+                self.seen.rows.append([await self._query(opened, context, each) for each in queries])
+
+    def _context(self) -> Context:
+        context = make_context(self.edition.checked, self.case.env, dev=False)
+        return replace(context, folder=self.folder)
+
+    def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
+        if request.auth is None:
+            return {}
+        endpoint = self.edition.endpoint(request.method, request.path)
+        return self.project.credentials(self.edition, endpoint, request.auth)
+
+    def _format(self, request: CaseRequest) -> str:
+        """Return the format of the endpoint that is called, "" of one that does not stream."""
+        endpoint = self.edition.endpoint(request.method, request.path)
+        streams = endpoint is not None and endpoint.response_type == "streaming"
+        return str(endpoint.streaming.format) if streams and endpoint is not None else ""
+
+    def _default(self, opened: TemporaryDatabases | None, context: Context, name: str | None = None) -> Any:
+        name = name or default_database(dict.fromkeys(context.databases))
+        if opened is None or name is None or name not in opened:
+            known = ", ".join(context.databases)
+            raise ValueError(f"there is no database `{name}`; there is {known}" if name else f"name one of {known}")
+        return opened[name]
+
+    async def _query(
+        self, opened: TemporaryDatabases | None, context: Context, expected: ExpectedRows
+    ) -> list[dict[str, Any]] | RunError:
+        try:
+            rows: list[dict[str, Any]] = await self._default(opened, context, expected.database).query(expected.sql)
+        except RunError as error:
+            return error
+        return rows
+
+
+# ------------------------------------------------------------------------------- what surrounds a test
+
+
+@contextmanager
+def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
+    """Record what is logged, as the log would show it."""
+    before = structlog.get_config()
+
+    def record(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        lines.append(dict(line))
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, mask, record],
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Let the random functions of the language give the same values each time; secrets never come from there."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+@contextmanager
+def _loop(case: Case) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
+    """Yield what runs a coroutine function by the clock of a test, for no longer than its limit."""
+    if case.real_time:
+        with asyncio.Runner() as runner:
+            yield lambda work: runner.run(asyncio.wait_for(work(), LIMIT))
+    else:
+        with virtual_time(case.now, patience=PATIENCE, limit=LIMIT) as runner:
+            yield lambda work: runner.run(work())

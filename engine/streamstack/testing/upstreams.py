@@ -1,0 +1,183 @@
+"""The upstreams of a test: one local server that takes the place of every host that the project calls."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from streamstack.connections.http import Route, UpstreamRequest
+from streamstack.errors import RunError
+from streamstack.language.cases import Upstream
+from streamstack.runtime.run import Address
+from streamstack.testing.answers import Answer, AnswerError, Fault, Written, disconnect, make_answer
+from streamstack.testing.calls import Call, fits
+from streamstack.testing.certificates import authority
+from streamstack.testing.messages import MessageAnswer
+from streamstack.testing.models import Asking
+
+#: Tells the server which call a request is. It is not among the headers of the call.
+_CALL: Final = "X-Streamstack-Test-Call"
+_HOST: Final = "127.0.0.1"
+
+
+class LocalUpstreams:
+    """Serves the upstreams of a test on 127.0.0.1, in the running event loop.
+
+    `redirect` belongs into `HttpSettings.redirect`. Requests to ``address``, the project's own, are not redirected.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream] = (), *, address: Address | None = None) -> None:
+        self.upstreams = tuple(upstreams)
+        self.address = address
+        self.calls: list[Call] = []
+        self._answered = [0] * len(self.upstreams)
+        self._faults: dict[int, Fault] = {}
+        self._ports: dict[str, int] = {}  # by host; "" without TLS
+        self._servers: list[asyncio.Server] = []
+        self._handlers: web.Server | None = None
+        self._closed_port = socket.socket()
+        self._leaving = False
+
+    async def __aenter__(self) -> Self:
+        self._closed_port.bind((_HOST, 0))  # it does not listen: connections are refused
+        self._handlers = web.Server(self._handle, handler_cancellation=True, access_log=None, auto_decompress=False)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leaving = True
+        self._closed_port.close()
+        for server in self._servers:
+            server.close()
+        assert self._handlers is not None
+        await self._handlers.shutdown(0)
+        for server in self._servers:
+            await server.wait_closed()
+
+    @property
+    def unexpected(self) -> list[Call]:
+        """Calls that no upstream answers."""
+        return [call for call in self.calls if call.upstream is None]
+
+    def overlay(self, number: int, fault: Fault) -> None:
+        """Change the answer of the call with a number."""
+        self._faults[number] = fault
+
+    # ------------------------------------------------------------- the client's side
+
+    async def redirect(self, request: UpstreamRequest) -> Route | None:
+        """Record a call, and return where it is sent: to this server, or where the connection is refused.
+
+        Raises RunError ``http-connection`` for a call that no upstream answers, or not in the way it is written.
+        """
+        own = self.address.url if self.address is not None else None
+        if own is not None and request.url.origin() == URL(own).origin():
+            return None
+        headers = request.headers.copy()
+        call = Call(len(self.calls) + 1, request.method, request.url, headers)
+        self.calls.append(call)
+        # A body that is read as it is sent is known when it has arrived.
+        if request.body is None or isinstance(request.body, bytes):
+            call.body = request.body or b""
+            self._choose(call)
+            self._check(call)
+        elif not any(fits(each.match, call, with_body=False) for each in self.upstreams):
+            self._choose(call)
+        port = self._closed_port.getsockname()[1]
+        secure = request.url.scheme in ("https", "wss")
+        if call.respond is None or not call.respond.refuse:
+            port = await self._port(request.url.raw_host or "" if secure else "")
+        url = request.url.with_host(_HOST).with_port(port)
+        return Route(url, {_CALL: str(call.number)}, authority().client if secure else None)
+
+    def _choose(self, call: Call) -> None:
+        """Choose the answer of a call.
+
+        Raises RunError ``http-connection`` where no upstream answers it.
+        """
+        for index, upstream in enumerate(self.upstreams):
+            if fits(upstream.match, call):
+                number = self._answered[index]
+                self._answered[index] += 1
+                call.upstream = upstream
+                respond = upstream.responds[min(number, len(upstream.responds) - 1)]
+                fault = self._faults.get(call.number)
+                call.respond = respond if fault is None else fault.change(respond)
+                return
+        url = call.url.with_query(None).with_user(None)
+        call.problem = (
+            f"no upstream of this test answers {call.method} {url}: "
+            f"add `- match: {{method: {call.method}, url: {url}}}` with its `respond`"
+        )
+        raise RunError("http-connection", call.problem, final=True)
+
+    def _check(self, call: Call) -> None:
+        """Raise RunError ``http-connection`` where the answer of a call can't be sent as it is written."""
+        try:
+            answer = self._answer(call)
+        except AnswerError as error:
+            call.problem = str(error)
+            raise RunError("http-connection", f"the test's upstream: {error}", final=True) from error
+        call.events, call.chunks = answer.events, answer.chunks
+
+    def _answer(self, call: Call) -> Answer | MessageAnswer:
+        assert call.respond is not None
+        fault = self._faults.get(call.number)
+        if call.url.scheme in ("ws", "wss") and call.respond.messages is not None:
+            return MessageAnswer.of(call.respond, fault)
+        return make_answer(call.respond, Asking(call.url, call.body, call.number), call.method, fault)
+
+    async def _port(self, host: str) -> int:
+        """Return the port on which a host is answered for with its certificate; "" is every host without TLS."""
+        if host not in self._ports:
+            plug = socket.create_server((_HOST, 0), backlog=1024)
+            # Noted before others run: all first calls of a host lead to one port.
+            self._ports[host] = plug.getsockname()[1]
+            assert self._handlers is not None
+            tls = authority().server(host) if host else None
+            server = await asyncio.get_running_loop().create_server(self._handlers, sock=plug, ssl=tls)
+            self._servers.append(server)
+        return self._ports[host]
+
+    # ------------------------------------------------------------- the server's side
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        number = request.headers.get(_CALL, "")
+        if not number.isdecimal() or int(number) > len(self.calls):
+            return web.Response(status=404, text="This is the server of a test's upstreams.\n")
+        call = self.calls[int(number) - 1]
+        call.headers = CIMultiDict((name, value) for name, value in request.headers.items() if name != _CALL)
+        loop = asyncio.get_running_loop()
+        try:
+            call.body = b"".join([piece async for piece in request.content.iter_any()])
+            call.arrived = loop.time()
+            answer = self._late_answer(call)
+            if call.respond is not None and call.respond.refuse and request.transport is not None:
+                call.ended = loop.time()
+                disconnect(request.transport, reset=True)
+                return Written(keep=False)
+            return await answer.send(request, call)
+        except (ConnectionError, asyncio.CancelledError):
+            if not self._leaving and call.ended is None and not call.problem:
+                call.closed = loop.time()
+            raise
+
+    def _late_answer(self, call: Call) -> Answer | MessageAnswer:
+        """Return the answer of a call; one that could not be chosen before its body arrived is chosen now."""
+        try:
+            if call.respond is None:
+                self._choose(call)
+            answer = self._answer(call)
+        except (AnswerError, RunError) as error:
+            call.problem = str(error)
+            raise ConnectionAbortedError(call.problem) from error
+        call.events, call.chunks = answer.events, answer.chunks
+        return answer

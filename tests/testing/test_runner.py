@@ -1,0 +1,345 @@
+"""From a test in YAML to its result: every expectation holds or fails, every client behaves as it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.testing.running import HELLO, failures, run, run_one
+
+API = (
+    HELLO
+    + """\
+---
+method: GET
+path: /plain
+responseType: streaming
+streaming: {format: text, separator: " "}
+functionStack:
+  - stream: Hello
+  - stream: World
+---
+method: GET
+path: /fails
+responseType: streaming
+functionStack:
+  - stream: Hello
+  - throw: {code: broken, message: it broke, status: 503}
+---
+method: GET
+path: /refuses
+responseType: streaming
+inputParameters: {n: {type: integer, required: true}}
+functionStack:
+  - stream: << input.n >>
+---
+method: POST
+path: /relay
+responseType: streaming
+functionStack:
+  - http.stream: {url: https://words.example.org/v1, method: POST, body: {say: Hello}}
+    as: events
+  - forEach: {in: << events >>, as: event, do: [{stream: << event.data >>}]}
+  - log: {message: relayed, level: info}
+---
+method: POST
+path: /ask
+responseType: json
+functionStack:
+  - http.request: {url: "http://one.example.org/a?x=1", headers: {X-Key: k}}
+  - http.request: {url: "http://two.example.org/b", method: POST, body: {n: [1, 2]}}
+response: {ok: true, at: << now() >>, dice: << [randomInteger(1, 1000000), randomInteger(1, 1000000)] >>}
+---
+method: GET
+path: /ticks
+responseType: streaming
+streaming: {resume: {}, onDisconnect: finish}
+functionStack:
+  - after: {do: [{log: {message: "ended << run.outcome >>"}}]}
+  - forEach: {in: << range(5) >>, as: n, do: [{stream: {content: << n >>, delay: 100ms}}]}
+---
+method: GET
+path: /long
+responseType: streaming
+functionStack:
+  - after: {do: [{log: {message: "ended << run.outcome >>"}}]}
+  - forEach: {in: << range(100000) >>, as: n, do: [{stream: {content: << n >>, delay: 1s}}]}
+---
+method: GET
+path: /bulk
+responseType: streaming
+streaming: {format: ndjson}
+functionStack:
+  - set: {text: << "x" * 20000 >>}
+  - forEach: {in: << range(100) >>, as: n, do: [{stream: << text >>}]}
+"""
+)
+SSE = "upstreams: [{match: {url: 'https://words.example.org/*'}, respond: {events: [Hel, lo], delay: 10ms}}]\n"
+OTHERS = "upstreams: [{match: {url: 'http://*'}, respond: {body: {}}}]\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "right", "wrong", "message"),
+    [
+        ("path: /hello", "status: 200", "status: 201", "`status`: expected 201, received 200"),
+        ("path: /none", "status: 404", "status: 200", "`status`: expected 200, received 404: not-found"),
+        (
+            "path: /hello",
+            "headers: {content-type: '<< value | startsWith(\"text/event-stream\") >>', x-none: null}",
+            "headers: {X-Run-Id: null}",
+            "header `X-Run-Id`: expected none, received",
+        ),
+        ("path: /hello", "text: HelloWorld", "text: Hello", '`text` differs\n    - "Hello"\n    + "HelloWorld"'),
+        ("path: /plain", "text: Hello World", "text: '<< value | length > 11 >>'", "does not hold for"),
+        ("path: /plain", "body: Hello World", "body: Hello", '`body`: expected "Hello", received "Hello World"'),
+        ("path: /plain", "chunks: [Hello, ' World']", "chunks: [Hello, World]", "chunk 1 differs"),
+        (
+            "path: /hello",
+            "chunks: [Hello, {content: World, event: word, metadata: {n: 2}, at: 50ms}]",
+            "chunks: [Hello, {content: World, at: 49ms}]",
+            'chunk 1 differs: `at`: expected 49 ms, received 50 ms\n      "Hello"\n'
+            '    - {"content":"World","at":0.049}\n    + {"content":"World","at":0.05}',
+        ),
+        (
+            "path: /hello",
+            "chunks: << value | length == 2 >>",
+            "chunks: [Hello, between, World]",
+            '`chunks`: expected 3 chunks, received 2\n      "Hello"\n    - "between"\n      "World"',
+        ),
+        (
+            "path: /hello",
+            "events: [message, word, done]",
+            "events: [message, done]",
+            "`events`: expected 2 items, received 3",
+        ),
+        ("path: /hello", "done: {words: 2}", "done: {words: 3}", "`done`: `words`: expected 3, received 2"),
+        ("path: /hello", "done: true", "done: false", "`done`: an end marker came"),
+        ("path: /hello", "elapsed: 50ms", "elapsed: 51ms", "`elapsed`: expected 51 ms, received 50 ms"),
+        ("path: /hello", "streamed: true", "streamed: false", "`streamed`: the first chunk came at 0 ms"),
+        ("path: /hello", "outcome: completed", "outcome: failed", '`outcome`: expected "failed", received "completed"'),
+        ("path: /hello", "error: false", "error: broken", "`error`: expected an error, and the answer ended without"),
+        ("path: /fails", "error: {code: broken, message: it broke}", "error: other", 'received "broken"'),
+        ("path: /fails", "error: broken", "text: Hello", "the stream ended by an error: broken: it broke\n    at api.yaml:"),
+        ("path: /refuses", "error: {code: invalid-input, status: 400}", "text: ''", "status 400 was answered"),
+        ("{path: /refuses, query: {n: 3}}", "chunks: ['3']", "chunks: [4]", "expected 4, received"),
+    ],
+)  # fmt: skip
+def test_expectation_of_the_answer(tmp_path: Path, request_: str, right: str, wrong: str, message: str) -> None:
+    """Each expectation passes where it holds; where not, its failure says what was received."""
+    request = request_ if request_.startswith("{") else f"{{{request_}}}"
+    assert run_one(tmp_path, API, f"request: {request}\nexpect: {{{right}}}") == ""
+    failure = run_one(tmp_path, API, f"request: {request}\nexpect: {{{wrong}}}")
+    assert message in failure.replace(str(tmp_path) + "/", "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "message"),
+    [
+        ("streamed: true", "streamed: false", "the first chunk came at"),
+        (
+            "calls: [{url: https://words.example.org/v1, method: POST, count: 1, body: {say: Hello}}]",
+            "calls: [{url: https://words.example.org/v1, body: {say: Bye}}]",
+            'was not called so: `body.say`: expected "Bye", received "Hello"',
+        ),
+        ("calls: [{url: 'https://*', closedEarly: false}]", "calls: []", "was called, and is not among them"),
+        ("log: [relayed]", "log: [other]", '`log`: no line has {"message":"other"}'),
+        ("log: [{message: relayed, level: info}]", "log: [{message: relayed, level: error}]", "no line has"),
+    ],
+)
+def test_expectation_of_effects(tmp_path: Path, right: str, wrong: str, message: str) -> None:
+    """Calls of an https upstream, and lines of the log, are compared as the answer is."""
+    test = "request: {method: POST, path: /relay}\n" + SSE
+    assert run_one(tmp_path, API, f"{test}expect: {{{right}}}") == ""
+    assert message in run_one(tmp_path, API, f"{test}expect: {{{wrong}}}")
+
+
+def test_calls_have_an_order(tmp_path: Path) -> None:
+    """Calls that are expected in another order fail, and so does one without an upstream."""
+    test = "request: {method: POST, path: /ask}\n"
+    one, two = "{url: 'http://one.example.org/a', headers: {x-key: k}}", "{url: 'http://two.example.org/b'}"
+    assert run_one(tmp_path, API, f"{test}{OTHERS}expect: {{calls: [{one}, {two}]}}") == ""
+    assert "was called before" in run_one(tmp_path, API, f"{test}{OTHERS}expect: {{calls: [{two}, {one}]}}")
+    assert "no upstream of this test answers GET" in run_one(tmp_path, API, f"{test}expect: {{error: true}}")
+
+
+@pytest.mark.parametrize(
+    ("test", "failure"),
+    [
+        ("client: {leaveAfter: 2}\nexpect: {chunks: ['0', '1'], outcome: cancelled, log: [ended cancelled]}", ""),
+        ("client: {leaveAfter: 0}\nexpect: {chunks: [], outcome: cancelled, log: [ended cancelled]}", ""),
+        ("client: {leaveAfter: 2}\nexpect: {outcome: completed}", 'expected "completed", received "cancelled"'),
+        ("client: {stopAfter: 1}", "the client can't stop this stream"),
+    ],
+)
+def test_client_that_leaves(tmp_path: Path, test: str, failure: str) -> None:
+    """A client closes its connection after some chunks, or as soon as the request is sent; `after` knows."""
+    got = run_one(tmp_path, API, "request: {path: /long}\n" + test)
+    assert failure in got if failure else got == ""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "expect: {chunks: ['0', '1', '2', '3', '4'], elapsed: 400ms, log: [ended completed]}",
+        "client: {resumeAfter: 2}\nexpect: {chunks: ['0', '1', '2', '3', '4'], done: true, events: << 'gap' not in value >>}",
+        "client: {leaveAfter: 1}\nexpect: {chunks: ['0'], outcome: completed, log: [ended completed]}",
+        "client: {stopAfter: 2}\nexpect: {chunks: ['0', '1'], error: stopped, outcome: cancelled, log: [ended cancelled]}",
+    ],
+)
+def test_client_of_a_resumable_stream(tmp_path: Path, test: str) -> None:
+    """A client resumes without gaps or duplicates, stops a stream, and may leave one that goes on."""
+    assert run_one(tmp_path, API, "request: {path: /ticks}\n" + test) == ""
+
+
+def test_client_that_reads_slowly(tmp_path: Path) -> None:
+    """A client that pauses between reads gets everything, later than one that does not."""
+    text = "chunks: << value | length == 100 >>"
+    assert run_one(tmp_path, API, f"request: {{path: /bulk}}\nexpect: {{{text}, elapsed: 0s}}") == ""
+    slow = run_one(
+        tmp_path, API, f"request: {{path: /bulk}}\nclient: {{readDelay: 1s}}\nexpect: {{{text}, elapsed: 0s}}"
+    )
+    assert slow.startswith("`elapsed`: expected 0 ms, received ")
+
+
+def test_time_and_chance_are_the_tests_own(tmp_path: Path) -> None:
+    """The clock starts where the test says, and random values are the same each time; another seed gives others."""
+    test = "request: {method: POST, path: /ask}\n" + OTHERS
+    at = f"{test}now: 2030-01-02T03:04:05Z\nexpect: {{body: {{at: '2030-01-02T03:04:05Z'}}}}"
+    assert run_one(tmp_path, API, at) == ""
+    first = run_one(tmp_path, API, f"{test}expect: {{body: {{dice: []}}}}")
+    assert "received 2" in first
+    assert run_one(tmp_path, API, f"{test}expect: {{body: {{dice: []}}}}") == first
+    assert run_one(tmp_path, API, f"{test}seed: 7\nexpect: {{body: {{dice: []}}}}") != first
+
+
+def test_environment_is_the_tests_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test sees the variables that it names, and none of the process or of `.env`; settings have them too."""
+    monkeypatch.setenv("FROM_PROCESS", "leaks")
+    definitions = (
+        "method: GET\npath: /e\nresponseType: json\nfunctionStack: []\n"
+        "response: << [env.FROM_PROCESS | default('no'), env.FROM_FILE | default('no'), settings.own] >>\n"
+    )
+    files = {".env": "FROM_FILE=leaks\n", "streamstack.yaml": "settings: {own: '<< env.OWN | default(\"unset\") >>'}\n"}
+    test = "request: {path: /e}\n"
+    assert run_one(tmp_path, definitions, f"{test}expect: {{body: [no, no, unset]}}", files) == ""
+    assert run_one(tmp_path, definitions, f"{test}env: {{OWN: mine}}\nexpect: {{body: [no, no, mine]}}", files) == ""
+
+
+def test_state_is_empty_for_each_test(tmp_path: Path) -> None:
+    """Counters and limits start at nothing in each test, and live as long as its requests."""
+    definitions = (
+        "method: GET\npath: /c\nresponseType: json\nrateLimit: 2/1m\n"
+        "functionStack: [{counter.add: {key: c}, as: n}]\nresponse: << n >>\n"
+    )
+    each = "{request: {path: /c}, expect: {body: %d}}"
+    refused = "{request: {path: /c}, expect: {status: 429, error: rate-limited}}"
+    test = f"  - name: %s\n    requests: [{each % 1}, {each % 2}, {refused}]\n"
+    settings = {"streamstack.yaml": "state: {url: redis://redis.invalid}\n"}
+    results = run(tmp_path, definitions, "tests:\n" + test % "one" + test % "two", settings)
+    assert [failures(each) for each in results] == ["", ""]
+
+
+def test_clients_authenticate(tmp_path: Path) -> None:
+    """`auth` mints a token, or an API key, that the endpoint accepts, whatever the project checks signatures with."""
+    api = (
+        "method: GET\npath: /%s\nauthentication: {%s: {scopes: [read]}}\nresponseType: json\nfunctionStack: []\n"
+        "response: << auth.sub >>\n"
+    )
+    definitions = "---\n".join(api % (name, name) for name in ("own", "jwks", "keys"))
+    settings = dedent("""\
+        authentication:
+          own: {type: jwt, secret: ''}
+          jwks: {type: jwt, jwksUrl: https://login.example.org/jwks.json, issuer: i, audience: a, from: {cookie: t}}
+          keys: {type: apiKey, keys: ['sha256:%s']}
+        """) % ("0" * 64)
+    test = (
+        "  - name: %s\n    requests:\n"
+        "      - {request: {path: /%s, auth: {sub: u1, scope: read}}, expect: {body: %s}}\n"
+        "      - {request: {path: /%s, auth: {sub: u1}}, expect: {error: {status: 403}}}\n"
+        "      - {request: {path: /%s}, expect: {status: 401, error: unauthorized}}\n"
+    )
+    tests = "tests:\n" + "".join(test % (name, name, "u1", name, name) for name in ("own", "jwks", "keys"))
+    results = run(tmp_path, definitions, tests, {"streamstack.yaml": settings})
+    assert [failures(each) for each in results] == ["", "", ""]
+    wrong = run_one(tmp_path, HELLO, "request: {path: /hello, auth: {sub: u1}}")
+    assert wrong.startswith("`auth` has no use: this endpoint has no `authentication`")
+
+
+DATABASE = """\
+method: POST
+path: /items
+responseType: json
+inputParameters: {name: {type: text}}
+functionStack:
+  - db.insert: {table: items, values: {name: << input.name >>}}
+    as: item
+response: << item >>
+"""
+SETUP = {
+    "streamstack.yaml": "databases: {main: {url: 'postgresql://nobody@db.invalid/production', setup: schema.sql}}\n",
+    "schema.sql": "CREATE TABLE items (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, name text, at date, tags jsonb);\n",
+}
+
+
+def test_database_is_the_tests_own(tmp_path: Path) -> None:
+    """Each test has the tables of the setup files and its own rows, on no server that the settings name."""
+    same = """\
+    request: {method: POST, path: /items, body: {name: new}}
+    rows: {items: [{name: first, at: 2030-01-02, tags: [a]}, {}]}
+    sql: ALTER TABLE items ALTER name SET DEFAULT 'unnamed'
+    expect:
+      body: {id: 3, name: new}
+      database:
+        - sql: SELECT name, at, tags FROM items ORDER BY id
+          rows: [{name: first, at: '2030-01-02', tags: [a]}, {name: %s}, {name: new}]
+"""
+    tests = "tests:\n" + "".join(
+        f"  - name: {name}\n{same % row}" for name, row in (("a", "unnamed"), ("b", "unnamed"), ("c", "x"))
+    )
+    results = run(tmp_path, DATABASE, tests, SETUP)
+    assert [failures(each) for each in results[:2]] == ["", ""]
+    assert '`database`: `[1].name`: expected "x", received "unnamed"\n    - {"name":"first"' in failures(results[2])
+
+
+@pytest.mark.parametrize(
+    ("test", "files", "failure"),
+    [
+        ("sql: SELEC", {}, "syntax error"),
+        ("rows: {missing: [{a: 1}]}", {}, "missing"),
+        ("expect: {database: {sql: SELECT 1 AS n, rows: [], database: other}}", {}, "there is no database `other`"),
+        ("expect: {database: {sql: SELECT nothing, rows: []}}", {}, 'column "nothing" does not exist'),
+        ("", {"schema.sql": "CREATE TABL x;"}, "schema.sql:1: syntax error"),
+    ],
+)  # fmt: skip
+def test_faults_of_a_database_are_the_tests(tmp_path: Path, test: str, files: dict[str, str], failure: str) -> None:
+    """SQL that a database refuses fails the test that has it, with the database's own words."""
+    got = run_one(tmp_path, DATABASE, f"request: {{method: POST, path: /items}}\n{test}", SETUP | files)
+    assert failure in got
+
+
+ENDLESS = "streaming: {firstChunkTimeout: 0, idleTimeout: 0, maxDuration: 0, keepAlive: 0}\nfunctionStack:\n"
+
+
+@pytest.mark.parametrize(
+    ("stack", "expect", "failure"),
+    [
+        (
+            "  - db.listen: {channel: c}\n    as: n\n  - forEach: {in: << n >>, as: x, do: [{stream: << x >>}]}\n",
+            "{}",
+            "nothing will happen any more",
+        ),
+        ("  - repeat: {times: 200000, do: [{stream: x}]}\n", "{}", "the answer has no end in sight"),
+        ("  - repeat: {times: 200000, do: [{stream: {content: x, delay: 1h}}]}\n", "{}", "no end in sight"),
+        (
+            "  - stream: x\n  - after: {do: [{throw: {code: late, message: too late}}]}\n",
+            "{text: x}",
+            "`after` failed: late: too late",
+        ),
+    ],
+)
+def test_hostile_tests_end(tmp_path: Path, stack: str, expect: str, failure: str) -> None:
+    """A test that would wait or run for ever fails, and says so; so does an error that no client sees."""
+    definition = f"method: GET\npath: /h\nresponseType: streaming\n{ENDLESS}{stack}"
+    assert failure in run_one(tmp_path, definition, f"request: {{path: /h}}\nexpect: {expect}")
