@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language import kinds
+from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Value
-from streamstack.language.graph import Graph, Node, constant
+from streamstack.language.graph import Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
@@ -27,24 +28,12 @@ LimitValues = tuple[Rate | None, Any, int | None]
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledShapes:
-    """Which events carry `{"content", "metadata"}`: those of a name where any step of that name gives metadata."""
-
-    names: frozenset[str | None]
-    every: bool  # a step whose event is a binding gives metadata
-
-    def has_metadata(self, event: str | None) -> bool:
-        """Whether the events of this name have the shape with metadata."""
-        return self.every or event in self.names
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """An endpoint, ready to run."""
 
     endpoint: Endpoint
     checker: Checker
-    shapes: CompiledShapes
+    shapes: MetadataEvents
     reads_body: bool
     source: str
     #: The stack as a plain function, where nothing in it ever waits. What it raises has no place yet (`located`).
@@ -150,13 +139,13 @@ def _plan(
     graphs: Mapping[str, Graph],
     probes: Probes | None,
 ) -> Plan:
-    nodes = _reachable(graph, graphs)
+    nodes = reachable(graph, graphs)
     code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.input_rules),
-        shapes=_shapes(nodes),
+        shapes=metadata_events(nodes),
         reads_body=_reads_body(endpoint, nodes),
         source=code.text,
         at_once=None if code.waits("stack") else compiled["stack"],
@@ -204,7 +193,7 @@ def listing(definition: Definition, project: Project) -> str:
     """Return the Python that a definition becomes, for reading: with the place of each step beside its lines."""
     graph = Graph(definition)
     graphs = {name: Graph(each) for name, each in project.functions.items()}
-    delayed = any(map(_delays, _reachable(graph, graphs)))
+    delayed = any(map(_delays, reachable(graph, graphs)))
     return _written(graph, {}, notes_sending=delayed).listing()
 
 
@@ -253,33 +242,6 @@ _FIXED: Mapping[str, Any] = {
     "run_object": run_object,
     "loop_object": loop_object,
 }
-
-
-def _reachable(graph: Graph, functions: Mapping[str, Graph]) -> list[Node]:
-    """Return every step that a run may reach, through the functions it calls; in these by their graphs."""
-    found: list[Node] = []
-    waiting, met = [graph], set[str]()
-    while waiting:
-        nodes = waiting.pop().nodes
-        found += nodes
-        for node in nodes:
-            if node.step.function.name == "call":
-                name = constant(node.arguments.get("function"))
-                new = (functions.keys() if name is MISSING else {name} & functions.keys()) - met
-                met |= new
-                waiting += [functions[each] for each in new]
-    return found
-
-
-def _shapes(nodes: Iterable[Node]) -> CompiledShapes:
-    names: set[str | None] = set()
-    every = False
-    for node in nodes:
-        if node.step.function.name == "stream" and node.arguments.get("metadata") is not None:
-            event = constant(node.arguments.get("event"), None)
-            every = every or event is MISSING
-            names.add(None if event is MISSING else event)
-    return CompiledShapes(frozenset(names), every)
 
 
 def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:
