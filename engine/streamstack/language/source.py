@@ -176,7 +176,6 @@ MOST_BROKEN: Final = 20
 MOST_FINDINGS: Final = 200
 
 _TOO_DEEP: Final = f"Values are nested more than {MOST_LEVELS} deep."
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STYLES: Final[dict[str | None, Style]] = {"'": "single", '"': "double", "|": "literal", ">": "folded"}
 #: The anchor and the tag before a value.
@@ -187,14 +186,6 @@ _BLANKS: Final = re.compile(
     re.MULTILINE,
 )
 _NEXT_DOCUMENT: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-
-
-def write(data: Any) -> str:
-    """Return data as YAML, in the order of its keys."""
-    text: str = yaml.dump(
-        data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, allow_unicode=True, width=120
-    )
-    return text
 
 
 def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
