@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "token": "token",
     "functions": "reference",
     "schema": "reference",
+    "openapi": "openapi",
 }
 #: What other tools call a command, and what it is here.
 _ELSEWHERE: Final = {

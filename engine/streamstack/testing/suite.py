@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -20,7 +20,7 @@ from streamstack.errors import Diagnostic, Mark
 from streamstack.language.cases import Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.testing.expectations import Failure, check, uncalled
-from streamstack.testing.runner import run_case
+from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 
 #: Tests that are worth a process of their own: it takes as long to start as some tests.
@@ -147,6 +147,13 @@ class Session:
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused)
+
+    def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
+        """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
+        if self._databases is None and self.address is not None:
+            self._databases = TestDatabases(self.address)
+        case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
+        return run_case(test.project, case, self._databases, self.folder, record=True)
 
     def close(self) -> None:
         """Drop the databases."""
