@@ -205,8 +205,8 @@ class _Trial:
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
 
     def _context(self, upstreams: LocalUpstreams) -> Context:
-        context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder, http=replace(context.http, redirect=upstreams.redirect))
+        context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
+        return replace(context, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
