@@ -17,6 +17,7 @@ from streamstack.connections.database.temporary import TemporaryDatabases, TestD
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseRequest, ExpectedRows
+from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context
@@ -262,12 +263,14 @@ def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Let the random functions of the language give the same values each time; secrets never come from there."""
-    before = random.getstate()
+    before, bytes_before = random.getstate(), tests.random_bytes
     random.seed(seed)
+    tests.random_bytes = random.randbytes
     try:
         yield
     finally:
         random.setstate(before)
+        tests.random_bytes = bytes_before
 
 
 @contextmanager
