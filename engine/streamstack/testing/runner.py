@@ -16,11 +16,11 @@ import structlog
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
-from streamstack.language.cases import Case, CaseRequest, ExpectedRows
+from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
 from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
-from streamstack.runtime.run import Context
+from streamstack.runtime.run import Context, DeferredWork
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import UnservableError, make_cors
@@ -28,8 +28,10 @@ from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
+from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.client import Answer, send
+from streamstack.testing.database_relay import DatabaseRelay
 from streamstack.testing.session import Edition, TestProject
 from streamstack.testing.upstreams import LocalUpstreams
 from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
@@ -46,12 +48,30 @@ _NOTICE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Injection:
+    """What is changed in a run of a test.
+
+    Args:
+        answers: Faults of upstreams' answers, by the number of the call.
+        clients: How clients behave in the place of those of the test, by exchange.
+        statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
+        gone: The database stays away after that.
+    """
+
+    answers: Mapping[int, Fault] = field(default_factory=dict)
+    clients: Mapping[int, CaseClient] = field(default_factory=dict)
+    statement: int = 0
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnd:
     """How a run ended: one of `OUTCOMES`, and its error. Without a run, a request that no endpoint took."""
 
     outcome: str
     error: RunError | None = None
     endpoint: str = ""
+    afters: Sequence[DeferredWork] = ()
 
 
 @dataclass(slots=True)
@@ -64,6 +84,7 @@ class Observation:
         calls: What upstreams were asked.
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
+        statements: How many statements the databases got.
         failure: Why the test could not be run.
     """
 
@@ -72,6 +93,7 @@ class Observation:
     calls: Sequence[Call] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
+    statements: int = 0
     failure: str = ""
     seconds: float = 0.0
 
@@ -91,7 +113,7 @@ class _Recorder(RequestLog):
         self._ends = ends
 
     def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
-        self._ends[answer.run.id] = RunEnd(outcome, error, endpoint)
+        self._ends[answer.run.id] = RunEnd(outcome, error, endpoint, answer.run.afters)
 
     def answered(self, request: Request, outcome: str) -> None:
         """Record nothing: the request had no run."""
@@ -100,7 +122,9 @@ class _Recorder(RequestLog):
         """Record nothing: the answer says it."""
 
 
-def run_case(project: TestProject, case: Case, databases: TestDatabases | None, folder: Path) -> Observation:
+def run_case(
+    project: TestProject, case: Case, databases: TestDatabases | None, folder: Path, injection: Injection | None = None
+) -> Observation:
     """Run a test and return what happened.
 
     Args:
@@ -108,13 +132,14 @@ def run_case(project: TestProject, case: Case, databases: TestDatabases | None, 
         case: The test.
         databases: Makes its databases; None where the project uses none.
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
+        injection: The faults of this run. With one, statements are counted.
     """
     seen = Observation()
     began = perf_counter()
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case) as run:
-            run(lambda: _Trial(project, edition, case, seen, databases, folder).run())
+            run(lambda: _Trial(project, edition, case, seen, databases, folder, injection).run())
     except (UnservableError, ValueError) as error:
         seen.failure = str(error)
     except RunError as error:
@@ -158,6 +183,7 @@ class _Trial:
     seen: Observation
     databases: TestDatabases | None
     folder: Path
+    injection: Injection | None = None
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
@@ -165,6 +191,9 @@ class _Trial:
             self.seen.calls = upstreams.calls
             context = self._context(upstreams)
             upstreams.address = context.address
+            injection = self.injection or Injection()
+            for number, fault in injection.answers.items():
+                upstreams.overlay(number, fault)
             opened = None
             if self.databases is not None:
                 opened = TemporaryDatabases(context.databases, context.folder, self.databases)
@@ -181,18 +210,21 @@ class _Trial:
             )
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
+            relay = await stack.enter_async_context(DatabaseRelay(injection.statement, gone=injection.gone))
+            if self.injection is not None and opened is not None:
+                for name in context.databases:
+                    opened[name].relay = relay.route
             async with listening(service) as address:
                 sent: list[asyncio.Task[Answer]] = []
                 async with asyncio.TaskGroup() as group:
-                    for exchange in self.case.exchanges:
+                    for index, exchange in enumerate(self.case.exchanges):
+                        client = injection.clients.get(index, exchange.client)
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(
-                            address, exchange.request, exchange.client, credentials, self._format(exchange.request)
-                        )
+                        work = send(address, exchange.request, client, credentials, self._format(exchange.request))
                         sent.append(group.create_task(work))
-                        if exchange.client.background:
+                        if client.background:
                             await asyncio.sleep(_NOTICE)
                             continue
                         answer = await sent[-1]
@@ -201,6 +233,7 @@ class _Trial:
                 self.seen.answers += [task.result() for task in sent]
                 await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
                 await service.settle()
+            self.seen.statements = relay.statements
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
