@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
+from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
@@ -123,14 +123,14 @@ class _Recorder(RequestLog):
 
 
 def run_case(
-    project: TestProject, case: Case, databases: TestDatabases | None, folder: Path, injection: Injection | None = None
+    project: TestProject, case: Case, databases: TestDatabases, folder: Path, injection: Injection | None = None
 ) -> Observation:
     """Run a test and return what happened.
 
     Args:
         project: The project under test.
         case: The test.
-        databases: Makes its databases; None where the project uses none.
+        databases: Makes its databases.
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
     """
@@ -181,7 +181,7 @@ class _Trial:
     edition: Edition
     case: Case
     seen: Observation
-    databases: TestDatabases | None
+    databases: TestDatabases
     folder: Path
     injection: Injection | None = None
 
@@ -194,10 +194,8 @@ class _Trial:
             injection = self.injection or Injection()
             for number, fault in injection.answers.items():
                 upstreams.overlay(number, fault)
-            opened = None
-            if self.databases is not None:
-                opened = TemporaryDatabases(context.databases, context.folder, self.databases)
-                context.provide(open_databases, opened)
+            opened = TemporaryDatabases(context.databases, context.folder, self.databases)
+            context.provide(open_databases, opened)
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
@@ -211,7 +209,7 @@ class _Trial:
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
             relay = await stack.enter_async_context(DatabaseRelay(injection.statement, gone=injection.gone))
-            if self.injection is not None and opened is not None:
+            if self.injection is not None:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
@@ -254,15 +252,15 @@ class _Trial:
         streams = endpoint is not None and endpoint.response_type == "streaming"
         return str(endpoint.streaming.format) if streams and endpoint is not None else ""
 
-    def _default(self, opened: TemporaryDatabases | None, context: Context, name: str | None = None) -> Any:
+    def _default(self, opened: TemporaryDatabases, context: Context, name: str | None = None) -> TestDatabase:
         name = name or default_database(dict.fromkeys(context.databases))
-        if opened is None or name is None or name not in opened:
+        if name is None or name not in opened:
             known = ", ".join(context.databases)
             raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
 
     async def _query(
-        self, opened: TemporaryDatabases | None, context: Context, expected: ExpectedRows
+        self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows
     ) -> list[dict[str, Any]] | RunError:
         try:
             rows: list[dict[str, Any]] = await self._default(opened, context, expected.database).query(expected.sql)

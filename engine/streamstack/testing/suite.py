@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.cases import Case, CaseFile
@@ -80,14 +79,6 @@ class Suite:
             if any(wanted in text.casefold() for text in (each.case.name, each.file, *_paths(each.case)))
         ]
 
-    @property
-    def uses_database(self) -> bool:
-        """Whether any of its projects has a database that a test may use."""
-        projects = {id(each.project): each.project for each in self.tests}
-        return any(uses_of(each.checked.project, each.checked.settings.databases) for each in projects.values()) or any(
-            each.case.rows or each.case.sql for each in self.tests
-        )
-
 
 def _paths(case: Case) -> Iterator[str]:
     for exchange in case.exchanges:
@@ -136,22 +127,23 @@ class Session:
     """What tests run with: a folder of their own, and a database server where they need one."""
 
     folder: Path
-    address: Any = None
+    server: TestServer
     _databases: TestDatabases | None = None
 
     def run(self, test: Test) -> Result:
         """Run a test, and compare."""
-        if self._databases is None and self.address is not None:
-            self._databases = TestDatabases(self.address)
+        if self._databases is None:
+            self._databases = TestDatabases(self.server)
         seen = run_case(test.project, test.case, self._databases, self.folder)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused)
 
     def close(self) -> None:
-        """Drop the databases."""
+        """Drop the databases, and stop their server if this process has started it."""
         if self._databases is not None:
             self._databases.close()
+        self.server.stop()
 
 
 @contextmanager
@@ -161,24 +153,15 @@ def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
     ``database`` is the URL of a server for their databases, None for an embedded one. Raises EmbeddedError.
     """
     folder = Path(tempfile.mkdtemp(prefix="streamstack-test-"))
-    server = None
+    settings = (each for test in suite.tests for each in test.project.checked.settings.databases.values())
+    session = Session(folder, TestServer(database, next((each.bin for each in settings if each.bin), None)))
     try:
-        session = Session(folder)
-        if database is not None:
-            session.address = {"dsn": database}
-        elif suite.uses_database:
-            programs = {each.bin for project in suite.projects.values() for each in _databases(project)}
-            server = TestServer(next((each for each in programs if each is not None), None))
-            session.address = server.start()
+        if any(test.project.may_use_database(test.case) for test in suite.tests):
+            session.server.start()  # before processes are forked, which share it
         yield session
     finally:
-        if server is not None:
-            server.stop()
+        session.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _databases(project: TestProject) -> Iterable[Any]:
-    return project.checked.settings.databases.values()
 
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
@@ -187,10 +170,7 @@ def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Resu
     most = max(1, count // _PER_PROCESS) if jobs is None else count
     processes = min(jobs or os.cpu_count() or 1, most)
     if processes <= 1 or not hasattr(os, "fork"):
-        try:
-            yield from map(session.run, suite.tests)
-        finally:
-            session.close()
+        yield from map(session.run, suite.tests)
         return
     yield from _run_on_processes(suite.tests, session.run, session.close, processes)
 
