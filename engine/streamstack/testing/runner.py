@@ -55,12 +55,14 @@ class Injection:
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
         gone: The database stays away after that.
+        patience: Seconds after which clients leave whose answers have not ended.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
     gone: bool = False
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,14 @@ class _Trial:
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(address, exchange.request, client, credentials, self._format(exchange.request))
+                        work = send(
+                            address,
+                            exchange.request,
+                            client,
+                            credentials,
+                            self._format(exchange.request),
+                            patience=injection.patience,
+                        )
                         sent.append(group.create_task(work))
                         if client.background:
                             await asyncio.sleep(_NOTICE)
