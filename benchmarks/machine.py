@@ -1,4 +1,4 @@
-"""The machine: cores to pin to, and what /proc tells of time and memory spent."""
+"""The machine: cores to pin to, and what /proc says about time and memory spent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def peak(process: int) -> int:
 
 
 def busy_seconds(core: int) -> float:
-    """Return the time a core has worked since the machine started, in seconds, for whomever."""
+    """Return the time a core has worked since the machine started, in seconds, for any process."""
     for line in (_PROC / "stat").read_text().splitlines():
         if line.startswith(f"cpu{core} "):
             user, nice, system, _, _, irq, softirq, steal, *_ = map(int, line.split()[1:])

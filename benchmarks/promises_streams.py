@@ -5,7 +5,7 @@ plain and compressed: what one costs in resident memory and CPU, and how late it
 nothing of an endless fast stream, for each way to treat a slow reader and two sizes of `buffer`, beside 500 readers of
 paced streams: what a reader who does not read costs, in our memory and in the system's, and whether the others are on
 time. A stream's own memory, without what it holds, is in both. How long the server waited for its core, because others
-used it, is told beside: so much of the lateness is not its own.
+used it, is given beside: so much of the lateness is not its own.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ _HEAD = """# Benchmarks
 
 Medians over the rounds, the range of the middle half in brackets, and what ours is of theirs. Servers run
 on one core, the load on another; the rounds of all are interleaved; all answer the same content.
-`make bench` measures anew ([how](../README.md)).
+`make bench` measures again ([how](../README.md)).
 """
 
 

@@ -16,7 +16,7 @@ from typing import Any
 HOST = "127.0.0.1"
 #: Pieces of the text. Beside them there are the role's, the finish's and the usage's event.
 PIECES = 200
-_TEXT = "Streams carry what is said while it is being said ; nobody waits for the end of it ."
+_TEXT = "Streams carry what is said while it is being said ; nothing waits for the end of it ."
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 

@@ -86,7 +86,7 @@ class Server:
         return f"postgresql://postgres@/postgres?host={quote(self._host, safe='')}&port=5432&sslmode=disable"
 
     def stop(self) -> None:
-        """Shut it down cleanly, cutting off whoever is connected."""
+        """Shut it down cleanly, disconnecting all clients."""
         if self._embedded is not None:
             on_a_loop(self._embedded.stop())
 
@@ -115,6 +115,6 @@ def create_database(url: str) -> str:
 
 
 def drop_database(url: str, made: str) -> None:
-    """Drop a database that ``create_database`` made, also while somebody is connected."""
+    """Drop a database that ``create_database`` made, also while a client is connected."""
     name = urlsplit(made).path.lstrip("/")
     query(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -90,7 +90,7 @@ class RedisServer:
         self.process = None
 
     def query(self, *command: Any) -> Any:
-        """Ask it, on a connection of its own, as nobody in particular."""
+        """Ask it, on a connection of its own."""
         once = Retry(NoBackoff(), 0)
         with redis.Redis(unix_socket_path=self.socket, socket_timeout=5, retry=once) as client:
             try:
@@ -99,7 +99,7 @@ class RedisServer:
                 return True  # it is there, and has a password
 
     def pause(self) -> None:
-        """Let it answer nobody, though it takes connections."""
+        """Let it accept connections, and answer nothing."""
         assert self.process is not None
         self.process.send_signal(19)
 

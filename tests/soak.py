@@ -4,7 +4,7 @@ Two servers of two workers each share one Redis and one PostgreSQL. Readers begi
 upstream which may be reset, of rows, of a key), break off at any byte, dawdle and come back to any server, while
 workers are killed, a server is stopped and started, and Redis is killed and started, now and then without its data.
 Each third round has 500 streams, in the middle of which one server gets SIGTERM. Each reader checks that it gets every
-chunk once, in order, to the end, or is told why not, and that what it is told may be: a stream is unknown only where
+chunk once, in order, to the end, or learns why not, and that this reason can be: a stream is unknown only where
 the reader was away for longer than it is kept, where Redis has lost it, or where its server was lost before Redis had
 it.
 
@@ -246,7 +246,7 @@ async def soak(seconds: float, readers: int, seed: int) -> int:
     chance = random.Random(seed)  # noqa: S311 (a test's)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        await asyncio.to_thread(folder.chmod, 0o755)  # PostgreSQL may have to be somebody else
+        await asyncio.to_thread(folder.chmod, 0o755)  # PostgreSQL may have to run as another user
         redis = RedisServer(folder / "redis").start()
         stack.callback(redis.stop)
         database = postgres.Server(folder / "postgres", next(iter(postgres.programs().values())))
@@ -300,7 +300,7 @@ async def judge(field: Field, seconds: float, readers: int) -> int:
     seen.faults += [f"in Redis: {keys[kind]} {kind}" for kind in keys if kind not in KEPT]
     seen.faults += [f"ended by {each}" for each in (seen.endings | warm.endings).keys() - TOLD - {"fault"}]
     if steady.workers() != pids:
-        seen.faults.append("a worker that nobody touched was lost")
+        seen.faults.append("an untouched worker was lost")
     for machine in (steady, field.other):
         seen.faults += [f"said: {line}" for line in machine.said[:5]]
     for fault in seen.faults[:50]:

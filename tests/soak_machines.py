@@ -88,7 +88,7 @@ class Machine:
         await until(lambda: len(self.workers()) == WORKERS, 30)
 
     async def told(self) -> list[Told]:
-        """Have each worker tell of itself."""
+        """Have each worker report on itself."""
         found = []
         for pid in self.workers():
             path = self.folder / f"{pid}.told"
@@ -117,7 +117,7 @@ def held(pid: int, own: int, others: dict[int, str]) -> Counter[str]:
             if here == own:
                 kinds[part[9]] = "listening" if part[3] == "0A" else "clients"
             else:
-                # One of a pool that the other side has closed is made anew when it is needed next.
+                # One of a pool that the other side has closed is made again when it is needed next.
                 state = "" if part[3] == "01" else ", closed"
                 kinds[part[9]] = others.get(there, f"tcp to {there}") + state
     for line in Path(f"/proc/{pid}/net/unix").read_text("utf-8").splitlines()[1:]:

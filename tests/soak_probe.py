@@ -1,4 +1,4 @@
-"""The server of the soak: `streamstack`, which tells when it is signalled what nobody can see from outside."""
+"""The server of the soak: `streamstack`, which tells when it is signalled what can't be seen from outside."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _empty_caches() -> None:
     """Empty caches that have bounds: how full they are is chance. One without bounds counts as what it is."""
     re.purge()
     getattr(struct, "_clearcache", bool)()
-    # What was made before a worker was forked is frozen: the garbage collector does not tell of it, its modules do.
+    # What was made before a worker was forked is frozen: the garbage collector does not list it, its modules do.
     for module in list(sys.modules.values()):
         for each in list(vars(module).values()):
             if type(each) is _Cache and each.cache_parameters()["maxsize"] is not None:

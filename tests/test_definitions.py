@@ -174,7 +174,7 @@ async def test_statistics_are_one_answer(server: Process) -> None:
 
 
 async def test_a_csv_file_is_imported_with_its_progress(server: Process, shared_postgres: str) -> None:
-    """Bad rows are told and passed over, the others stored; each batch gives its progress, the end the sums."""
+    """Bad rows are reported and skipped, the others stored; each batch gives its progress, the end the sums."""
     rows = "".join(f"{n},x{n}\n" if n % 100 else f"{n}\n" for n in range(1, 1001))
     part = "--X\r\nContent-Disposition: form-data; name="
     body = f'{part}"file"; filename="a.csv"\r\n\r\nid,name\n{rows}\r\n{part}"batchSize"\r\n\r\n250\r\n--X--\r\n'
@@ -303,7 +303,7 @@ async def test_a_reader_who_leaves_ends_the_run(tmp_path: Path) -> None:
 
 
 async def test_the_dashboard_sends_only_what_changed(server: Process) -> None:
-    """Whoever takes the changes in has the figures of the last ten requests; most measurements change none."""
+    """A client that applies the changes has the figures of the last ten requests; most measurements change none."""
     ndjson = "Accept: application/x-ndjson\r\n"
     reply = await server.ask("GET", "/api/dashboard?beat=1&count=60", extra=ndjson)
     *changes, done = [json.loads(line) for line in reply.body.splitlines()]
@@ -416,7 +416,7 @@ async def test_callers_share_what_is_cached(tmp_path: Path) -> None:
 
 
 async def test_the_private_stream_is_for_those_who_have_a_token(server: Process) -> None:
-    """Without a token 401, without the scope 403; with both the stream, by whoever `streamstack token` says."""
+    """Without a token 401, without the scope 403; with both the stream, by a token of `streamstack token`."""
     command = ["token", "--auth", "jwt", "--dir", str(DEFINITIONS), "--claim", "sub=ada"]
     plain, scoped = (
         CliRunner().invoke(main, [*command, *more]).stdout.strip()
@@ -432,7 +432,7 @@ async def test_the_private_stream_is_for_those_who_have_a_token(server: Process)
 
 
 async def test_nobody_has_too_much_of_the_fair_share(tmp_path: Path) -> None:
-    """Three calls in ten seconds, two streams at once; who has had his share is told when to come again."""
+    """Three calls in ten seconds, two streams at once; a client over its limit learns when to come again."""
     text = (DEFINITIONS / "fair-share.yaml").read_text("utf-8")
     async with serving(tmp_path, fair=text) as server:
         readers = [await server.connect() for _ in range(3)]

@@ -157,7 +157,7 @@ async def test_reader_who_leaves_frees_the_connection(server: Process, postgres:
         await client.chunk()
         client.close()
     assert len(await lines(server, "/api/products/cursor")) == 10_001
-    # PostgreSQL's own word on it: nobody is left in the middle of a transaction.
+    # PostgreSQL's own word on it: no connection is left in the middle of a transaction.
     for _ in range(50):
         busy = query(
             postgres,

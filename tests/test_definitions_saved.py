@@ -1,4 +1,4 @@
-"""The definitions that write to a database: chats that are saved, orders that are told, as bytes on a socket."""
+"""The definitions that write to a database: chats that are saved, orders that are announced, as bytes on a socket."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_chat_answers_though_it_can_not_be_saved(server: Process, postgres
 
 
 async def test_unknown_conversation(server: Process) -> None:
-    """It is not found; what is no id is refused."""
+    """It is not found; what is not an id is refused."""
     await document(server, "/api/conversations/0d9c3aab-31c6-4b1c-8a0e-0a4c47b5a2d1", 404)
     await document(server, "/api/conversations/1%20OR%20true", 400)
 
@@ -145,7 +145,7 @@ async def listening(postgres: str, count: int) -> None:
         if len(query(postgres, statement, "LISTEN%")) == count:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("nobody listens")
+    raise AssertionError("no listener")
 
 
 async def order(server: Process, product: int, quantity: int = 1) -> tuple[int, Any]:
@@ -194,7 +194,7 @@ async def test_order_is_placed_wholly_or_not_at_all(server: Process, postgres: s
 
 
 async def test_feed_says_when_orders_may_have_been_missed(server: Process, postgres: str) -> None:
-    """The connection to the database is cut: an event tells of the gap, and the feed goes on."""
+    """The connection to the database is cut: an event reports the gap, and the feed goes on."""
     reader = await follow(server, 1)
     await listening(postgres, 1)
     query(

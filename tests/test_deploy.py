@@ -22,8 +22,8 @@ import yaml
 
 from streamstack.language.values import parse_duration
 from streamstack.server.connection import KEEP_ALIVE
-from streamstack.server.service import LAST_WORDS
-from tests.nginx import CONFIGURATION, nginx, program
+from streamstack.server.service import ABORT_TIMEOUT
+from tests.proxies import CONFIGURATION, find_program, nginx
 from tests.server.processes import Process, gone, serving, until
 from tests.server.serving import Client
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 PROJECT = DEPLOY / "project"
 
-needs_nginx = pytest.mark.skipif(program() is None, reason="nginx is missing: apt-get install nginx-light")
+needs_nginx = pytest.mark.skipif(find_program("nginx") is None, reason="nginx is missing: apt-get install nginx-light")
 
 
 def read(name: str) -> Any:
@@ -64,7 +64,7 @@ def needed() -> set[str]:
 
 
 def directives(name: str) -> list[str]:
-    """Return what nginx is told under a name."""
+    """Return the value of a directive of nginx."""
     text = re.sub(r"#.*", "", CONFIGURATION.read_text("utf-8"))
     return [found.strip() for found in re.findall(rf"\b{name}\s+([^;{{]+);", text)]
 
@@ -98,17 +98,17 @@ def test_every_variable_is_given() -> None:
 
 
 def test_streams_may_finish() -> None:
-    """Whoever stops a server gives it more time than it may take: the delay, its streams, the last words."""
+    """Every way of stopping a server gives it more time than it may take: the delay, its streams, the last words."""
     servers = read("compose.yaml")["services"]
     for name in ("one", "two"):
         times = servers[name]["environment"]
         taken = parse_duration(times["SHUTDOWN_DELAY"]) + parse_duration(times["SHUTDOWN_TIMEOUT"])
-        assert parse_duration(servers[name]["stop_grace_period"]) > taken + 2 * LAST_WORDS
+        assert parse_duration(servers[name]["stop_grace_period"]) > taken + 2 * ABORT_TIMEOUT
     assert parse_duration(servers["nginx"]["stop_grace_period"]) >= taken
     times = {each["name"]: each.get("value") for each in container()["env"]}
     taken = parse_duration(times["SHUTDOWN_DELAY"]) + parse_duration(times["SHUTDOWN_TIMEOUT"])
     pod = manifest("Deployment")["spec"]["template"]["spec"]
-    assert pod["terminationGracePeriodSeconds"] > taken + 2 * LAST_WORDS
+    assert pod["terminationGracePeriodSeconds"] > taken + 2 * ABORT_TIMEOUT
     # Told once that it is not ready, a pod gets nothing more before the delay is over.
     probe = container()["readinessProbe"]
     told = (probe["periodSeconds"] + probe["timeoutSeconds"]) * probe["failureThreshold"]
@@ -149,14 +149,14 @@ def test_servers_come_again_where_they_were() -> None:
     for name, address in hosts.items():
         assert services[name]["networks"]["inside"]["ipv4_address"] == address
         assert ip_address(address) in ip_network(pool["subnet"])
-        assert ip_address(address) not in ip_network(pool["ip_range"])  # nobody else gets it
+        assert ip_address(address) not in ip_network(pool["ip_range"])  # no other client gets it
         assert services["nginx"]["depends_on"][name] == {"condition": "service_healthy"}
     assert "inside" in services["nginx"]["networks"]
     assert ip_network(pool["ip_range"]).subnet_of(ip_network(pool["subnet"]))  # type: ignore[arg-type]  # both are IPv4
 
 
 def test_nothing_is_rooted() -> None:
-    """Servers run as nobody in particular, on a file system that they can't change but where they must."""
+    """Servers run as an ordinary user, on a file system that they can't change but where they must."""
     pod = manifest("Deployment")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     user = pod["securityContext"]["runAsUser"]
@@ -184,7 +184,7 @@ def test_nothing_is_rooted() -> None:
 
 
 def test_the_image_takes_what_is_there() -> None:
-    """Each file that the image copies is in the checkout, and is let in; packages are pinned by their hashes."""
+    """Each file that the image copies is in the checkout, and is not ignored; packages are pinned by their hashes."""
     image = (DEPLOY / "Dockerfile").read_text("utf-8").replace("${PROJECT}", "deploy/project")
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     let_in = [line[1:] for line in ignored if line.startswith("!")]

@@ -172,7 +172,7 @@ _VARYING = [
     (r'("(?:elapsedMs|processingTime)":)\d+', r"\1<ms>"),
     (r" *\b\d+\.\d (ms|s)\b", " <ms>"),
     (r"\(\d+ bytes\)", "(<size>)"),
-    # definitions/ may hold files of whoever follows the guide.
+    # definitions/ may hold files of a reader of the guide.
     (r"\bin \d+ files\b", "in <count> files"),
     (r"\b\d+ files checked\b", "<count> files checked"),
     (r"127\.0\.0\.1:\d+", "localhost:8080"),

@@ -126,7 +126,7 @@ class Ending(Cutting):
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("server", [Cutting, Ending])
 def test_client_notices_a_stream_that_was_cut(client: str, server: type[Cutting]) -> None:
-    """A stream that ends without `done` is told apart from a whole one, however the connection ended."""
+    """A stream that ends without `done` is reported apart from a whole one, however the connection ended."""
     with TCPServer(("127.0.0.1", 0), server) as listening:
         Thread(target=listening.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{listening.server_address[1]}"
@@ -139,7 +139,7 @@ def test_client_notices_a_stream_that_was_cut(client: str, server: type[Cutting]
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_client_notices_a_server_that_is_not_there(client: str) -> None:
-    """No connection is no whole stream either."""
+    """A refused connection is not a whole stream either."""
     with served("clients") as address:
         gone = address
     done = run([*CLIENTS[client], f"{gone}/api/steps"], EXAMPLES / "clients")

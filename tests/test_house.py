@@ -78,7 +78,7 @@ def test_packages_say_what_they_hold() -> None:
 
 
 def test_nothing_names_the_machine_it_was_made_on() -> None:
-    """No file holds a path of somebody's machine or the address of a package registry."""
+    """No file holds a path of a developer's machine or the address of a package registry."""
     found = [
         f"{path.relative_to(ROOT)}: {match[0]}"
         for path in project_files()
@@ -108,7 +108,7 @@ def test_what_names_the_machine_is_found(text: str) -> None:
     "text", ["GET /api/{}/main".format("work"), "https://shop.example/{}/x".format("root"), "~/home/"]
 )
 def test_what_only_looks_like_it_is_let_be(text: str) -> None:
-    """A path of an endpoint or of an address is no path of a machine."""
+    """A path of an endpoint or of an address is not a path of a machine."""
     assert not FOREIGN.search(text)
 
 
@@ -125,7 +125,7 @@ def test_version_is_in_one_place() -> None:
     assert "version" not in PROJECT["project"]
     assert PROJECT["tool"]["hatch"]["version"]["path"] == "engine/streamstack/__init__.py"
     assert [path for path in MODULES if "\n__version__ =" in path.read_text("utf-8")] == [ENGINE / "__init__.py"]
-    assert version("streamstack") == streamstack.__version__, "run: make test (it installs anew)"
+    assert version("streamstack") == streamstack.__version__, "run: make test (it installs again)"
 
 
 @pytest.mark.parametrize("name", PINNED)
@@ -252,12 +252,16 @@ def test_messages_say_what_is_missing() -> None:
     assert "\n".join(found) == ""
 
 
-@pytest.mark.parametrize("folder", ["docs", "engine"])
+@pytest.mark.parametrize("folder", ["docs", "engine", "tests", "benchmarks"])
 def test_prose_is_plain_technical_english(folder: str) -> None:
     """README, docs, messages, docstrings and comments have none of the words that only this project would use."""
+    files = {"docs": PROSE, "engine": MODULES}.get(folder) or [
+        path for path in (ROOT / folder).rglob("*.py") if path != Path(__file__) and not NOT_OURS & {*path.parts}
+    ]
+    assert files
     found = [
         f"{path.relative_to(ROOT)}:{line}: {match[0]}: {text.strip()}"
-        for path in (MODULES if folder == "engine" else PROSE)
+        for path in files
         for line, text in _prose_of(path)
         for match in _PRIVATE.finditer(_NAMED.sub("", text))
     ]

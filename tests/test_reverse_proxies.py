@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
 import subprocess
@@ -14,19 +13,18 @@ from typing import Final
 import pytest
 
 from tests.documents import ROOT, read_page
+from tests.proxies import find_program, run_proxy
 from tests.redis import free_port
 from tests.server.processes import Process, serving
 from tests.server.serving import Client
 from tests.streaming_checks import check_chunks, check_cut, check_leave, check_resume, check_upload, write_project
 
 PAGE: Final = ROOT / "docs" / "how-to" / "reverse-proxies.md"
-#: Where Debian has servers.
-_ELSEWHERE: Final = "/usr/sbin:/usr/local/sbin"
 
 
 def find(program: str) -> str:
     """Return where a program is; skip the test where it is missing."""
-    found = shutil.which(program) or shutil.which(program, path=_ELSEWHERE)
+    found = find_program(program)
     if found is None:
         pytest.skip(f"{program} is missing: apt-get install {program.removesuffix('d')}")
     return found
@@ -99,25 +97,8 @@ async def proxied(name: str, folder: Path, server: int) -> AsyncIterator[Process
     """Run a proxy before a server."""
     port = free_port()
     command = PROXIES[name](folder, configuration(name, port, server), port)
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd=folder
-    )
-    proxy = Process(process, port)
-    listening = asyncio.ensure_future(proxy.listen())
-    try:
-        for _ in range(500):
-            try:
-                (await proxy.connect()).close()
-                break
-            except OSError:
-                assert process.returncode is None, proxy.lines
-                await asyncio.sleep(0.02)
+    async with run_proxy(command, port, folder) as proxy:
         yield proxy
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        await listening
 
 
 @pytest.mark.parametrize("name", PROXIES)

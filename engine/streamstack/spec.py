@@ -338,7 +338,16 @@ class Custom(_Form):
     read: Callable[[SettingsReader, Node, str], Any] | None = None
 
 
-Type = Bound | Condition | Constant | Variable | StackOf | Group | Tagged | ListOf | Named | OneOf | Custom
+@dataclass(frozen=True, slots=True)
+class SchemaOf(_Form):
+    """A JSON Schema that the author writes; what it is of stands in the field's description."""
+
+    written_as = (Scalar, nodes.Mapping)
+    phrase = "a JSON Schema"
+    words = "JSON Schema, constant"
+
+
+Type = Bound | Condition | Constant | Variable | StackOf | Group | Tagged | ListOf | Named | OneOf | SchemaOf | Custom
 
 
 @dataclass(frozen=True, slots=True)

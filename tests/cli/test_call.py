@@ -90,7 +90,7 @@ def test_every_format_is_read(project: Path, accept: str, chunks: list[str]) -> 
 
 
 def test_error_answer_is_told(project: Path) -> None:
-    """Faults are told one a line, and an error with its place; the exit code says so."""
+    """Faults are printed one a line, and an error with its place; the exit code says so."""
     result = call("POST", "/words", "-i", "count=99", "-i", "mesage=x", "--dir", project)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -196,7 +196,7 @@ def test_what_is_sent_is_not_held(tmp_path: Path, way: str) -> None:
 
 
 def test_standard_input_is_sent(project: Path) -> None:
-    """With `--json -` the body is what comes in, of a length that nobody knows before."""
+    """With `--json -` the body is what comes in, of unknown length."""
     document = '{"message": "Ho", "count": 1}'
     arguments = ["call", "POST", "/words", "--json", "-", "--dir", str(project)]
     result = CliRunner().invoke(main, arguments, input=document)
@@ -235,7 +235,7 @@ def test_unsound_project_is_not_called(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_told() -> None:
-    """What can't be asked is told, and no traceback."""
+    """An impossible request is an error message, not a traceback."""
     result = call("GET", "words", "--url", "http://localhost:1")
     assert result.exit_code == 2
     assert "the path words begins with a slash: /words" in result.stderr
@@ -247,7 +247,7 @@ def test_mistakes_are_told() -> None:
 
 
 def closed_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])

@@ -77,7 +77,7 @@ def test_file_makes_the_form_one_of_parts(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_input_is_told(inputs: list[str], told: str) -> None:
-    """A mistake on the command line is told with what to write."""
+    """A mistake on the command line is reported with what to write."""
     with pytest.raises(ValueError, match=told):
         question("POST", "/a", *inputs)
 

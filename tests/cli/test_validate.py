@@ -54,7 +54,7 @@ def test_clean_project_exits_0(project: Path) -> None:
 
 
 def test_finding_exits_1(project: Path) -> None:
-    """An error is told with its place and its line."""
+    """An error is reported with its place and its line."""
     write(project, definitions__a=WRONG)
     result = validate()
     assert result.exit_code == 1
@@ -74,7 +74,7 @@ def test_warning_exits_1_only_if_strict(project: Path) -> None:
 
 @pytest.mark.parametrize("path", ["missing", "missing/a.yaml", "empty"])
 def test_nothing_to_check_exits_2(project: Path, path: str) -> None:
-    """A path that is not there, or holds no definitions, is no success."""
+    """A path that does not exist, or holds no definitions, is a failure."""
     (project / "empty").mkdir()
     result = validate(path)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -92,7 +92,7 @@ def test_settings_tests_and_hidden_files_are_no_definitions(project: Path) -> No
 
 
 def test_file_is_checked_with_its_project(project: Path) -> None:
-    """A file may call the functions of its project; only its own findings are told."""
+    """A file may call the functions of its project; only its own findings are reported."""
     write(project, streamstack="", a__calling=CALLING, b__helper=HELPER, b__wrong=WRONG)
     assert validate("a/calling.yaml").exit_code == 0
     assert validate("a").exit_code == 0
@@ -100,7 +100,7 @@ def test_file_is_checked_with_its_project(project: Path) -> None:
 
 
 def test_settings_are_found_upwards(project: Path) -> None:
-    """Settings beside `definitions/` are its project's, and their findings are told with it."""
+    """Settings beside `definitions/` are its project's, and their findings are reported with it."""
     write(project, streamstack="server: {prot: 1}\n", definitions__a=SOUND, notes=WRONG)
     for path in ("definitions", "definitions/a.yaml"):
         assert codes(validate("--format", "json", path)) == ["streamstack.yaml unknown-setting"]
@@ -145,7 +145,7 @@ def test_database_is_only_asked_where_its_variable_is_set(project: Path, monkeyp
         a="method: GET\npath: /\nresponseType: json\nfunctionStack:\n"
         "  - db.value: {sql: SELECT 1, database: main}\n    as: one\nresponse: <<one>>\n",
     )
-    # It is no second embedded server: elsewhere the variable is set.
+    # It is not a second embedded server: elsewhere the variable is set.
     assert codes(validate("--format", "json")) == []
     result = validate("--database", "--format", "json")
     assert codes(result) == ["streamstack.yaml missing-environment"]

@@ -1,4 +1,4 @@
-"""Models as somebody else simulates them (@copilotkit/aimock), asked by `llm.chat`: every provider, and every fault."""
+"""Models as simulated by another project (@copilotkit/aimock), asked by `llm.chat`: every provider, every fault."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def said_by(address: str, provider: str, question: str, **given: Any) -> S
 
 @pytest.mark.parametrize("provider", EVERY)
 async def test_answers(address: str, provider: str) -> None:
-    """Text in pieces as it is written, what was used, why it ended; reasoning is no text."""
+    """Text in pieces as it is written, what was used, why it ended; reasoning is not text."""
     said = await said_by(address, provider, "text")
     assert (said.code, said.text, said.message["finishReason"]) == (None, TEXT, "stop")
     assert said.items[-1]["type"] == "finish"

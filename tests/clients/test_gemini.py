@@ -62,7 +62,7 @@ class Heard(list[GenerateContentResponse]):
 
 
 def hear(url: str, wish: str, heard: Heard) -> None:
-    """Ask, and take what comes; a client asks once unless it is told otherwise."""
+    """Ask, and take what comes; a client asks once unless configured otherwise."""
     with Client(api_key="none", vertexai=False, http_options=HttpOptions(base_url=url)) as client:
         stream: Iterator[Any] = client.models.generate_content_stream(model="our-own", contents=wish)
         heard.extend(stream)
@@ -116,7 +116,7 @@ def test_text_usage_reason_and_calls(address: str, way: str) -> None:
     ],
 )
 def test_failing_in_mid_stream_raises(address: str, way: str, error: type[Exception], told: str) -> None:
-    """The text up to there; in the client's own error with our message where it is told in Gemini's words."""
+    """The text up to there; in the client's own error with our message where it is reported in Gemini's format."""
     heard = Heard()
     with pytest.raises(error, match=told):
         hear(f"{address}/{way}", "fails", heard)
@@ -132,7 +132,7 @@ def test_failing_before_the_start_raises_by_status(address: str, way: str) -> No
 
 
 def test_a_heartbeat_is_an_error_to_it(address: str) -> None:
-    """It takes any line that is no `data: ` for JSON: hence `keepAlive: 0`."""
+    """It takes any line other than `data: ` for JSON: hence `keepAlive: 0`."""
     heard = Heard()
     with pytest.raises(UnknownApiResponseError, match="Raw response: :"):
         hear(f"{address}/untold", "slow", heard)

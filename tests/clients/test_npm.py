@@ -71,7 +71,7 @@ def ai(address: str) -> Told:
 
 
 def test_openai_reads_text(openai: Told) -> None:
-    """Whole, streamed, and put together by its helper; heartbeats are passed over."""
+    """Whole, streamed, and put together by its helper; heartbeats are skipped."""
     for way in ("whole", "helped"):
         (choice,) = openai[f"{way} text"]["value"]["choices"]
         assert (choice["message"]["content"], choice["finish_reason"]) == (SKY, "stop")
@@ -137,7 +137,7 @@ def test_openai_raises_by_status_before_the_start(openai: Told, way: str) -> Non
 
 
 def test_anthropic_reads_text(anthropic: Told) -> None:
-    """Whole, streamed, and put together by its helper; pings are passed over."""
+    """Whole, streamed, and put together by its helper; pings are skipped."""
     for way in ("whole", "helped"):
         message = anthropic[f"{way} text"]["value"]
         assert message["content"] == [{"type": "text", "text": SKY}]
@@ -215,7 +215,7 @@ def answer(told: Told, wish: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("wish", "text"), [("text", SKY), ("slow", "One two"), ("late", "Late")])
 def test_the_ai_sdk_reads_text(ai: Told, wish: str, text: str) -> None:
-    """A text part that is done; the message has the run's id; heartbeats are passed over."""
+    """A text part that is done; the message has the run's id; heartbeats are skipped."""
     message = answer(ai, wish)
     assert message["parts"] == [{"type": "text", "text": text, "state": "done"}]
     assert message["id"].startswith("msg_")

@@ -42,7 +42,7 @@ async def test_all_or_none(rates: Rates, sliding: bool) -> None:  # noqa: FBT001
 
 
 async def test_windows_begin_with_the_first_call(rates: Rates) -> None:
-    """Its end is told, and does not move; then there is a new one."""
+    """Its end is reported, and does not move; then there is a new one."""
     quota = Quota(b"k", 2, 2000)
     first = (await rates.hit([quota]))[0]
     assert first.reset <= 2000
@@ -109,7 +109,7 @@ async def test_never_more_in_any_time(pauses: list[int], limit: int, period: int
 
 @given(CALLS, st.integers(1, 7), st.integers(1, 2000))
 async def test_windows_let_in_as_many_as_they_say(pauses: list[int], limit: int, period: int) -> None:
-    """What was told to be left is let in, up to the end that was told."""
+    """As many calls as were reported as left are admitted, up to the reported end."""
     with StoppedClock() as clock:
         rates = MemoryRates(10, 1 << 24)
         quota = Quota(b"k", limit, period)
@@ -145,7 +145,7 @@ async def test_memory_is_bounded() -> None:
 
 
 async def test_all_processes_count_as_one(own_redis: RedisServer) -> None:
-    """Two hundred calls of four processes: exactly so many are let in."""
+    """Two hundred calls of four processes: exactly so many are admitted."""
     redises = [Redis(parse_redis(own_redis.url)) for _ in range(4)]
     rates = [RedisRates(each, 100, 1 << 24) for each in redises]
     quotas = [Quota(b"a", 60, 60_000), Quota(b"b", 77, 60_000, sliding=True)]

@@ -42,7 +42,7 @@ async def test_it_is_reached_by_port_and_by_socket(own_redis: RedisServer) -> No
 
 
 async def test_a_connection_that_was_closed_unheard_is_made_anew(own_redis: RedisServer) -> None:
-    """An event loop may tell of it only when it is written to, and by an error of its own (uvloop's RuntimeError)."""
+    """An event loop may report it only when it is written to, and by an error of its own (uvloop's RuntimeError)."""
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"v")
     asked = 0
@@ -109,7 +109,7 @@ async def test_out_of_reach_from_the_beginning_is_told_at_once() -> None:
 
 
 async def test_what_comes_while_it_is_started_anew_is_not_lost(own_redis: RedisServer) -> None:
-    """Who asks after a kill waits for the start, and gets what was kept; all connections are made anew."""
+    """A command after a kill waits for the start, and gets what was stored; all connections are made again."""
     store = Redis(parse_redis(own_redis.url))
     await asyncio.gather(*(put(store, b"v") for _ in range(20)))
     own_redis.kill()
@@ -122,7 +122,7 @@ async def test_what_comes_while_it_is_started_anew_is_not_lost(own_redis: RedisS
 
 
 async def test_it_is_found_again_however_long_it_was_away(own_redis: RedisServer) -> None:
-    """Who asks meanwhile is told so at once, after the first; the next one after the start is served."""
+    """A command meanwhile fails at once, after the first; the next one after the start is served."""
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"v")
     own_redis.kill()
@@ -223,20 +223,20 @@ async def test_scripts_of_many_go_together(own_redis: RedisServer) -> None:
 
 
 async def test_one_that_reads_only_is_left(own_redis: RedisServer) -> None:
-    """A Redis that became a replica is told as such; the connections are made anew, wherever its name leads then."""
+    """A Redis that became a replica is reported as such; connections are made again, wherever its name leads."""
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"v")
     own_redis.query("REPLICAOF", "127.0.0.1", str(free_port()))
     with pytest.raises(RunError, match="read only replica"):
         await put(store, b"w")
-    assert len(own_redis.query("CLIENT", "LIST").splitlines()) == 1, "but for who asks, nobody is connected"
+    assert len(own_redis.query("CLIENT", "LIST").splitlines()) == 1, "but for this connection, there are none"
     own_redis.query("REPLICAOF", "NO", "ONE")
     await put(store, b"w")
     await store.aclose()
 
 
 async def test_a_command_that_is_cancelled_confuses_no_other(own_redis: RedisServer) -> None:
-    """The answer that comes too late is nobody else's."""
+    """An answer that comes too late reaches no other command."""
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"right")
     for _ in range(20):
@@ -265,7 +265,7 @@ async def test_who_is_cancelled_stops(own_redis: RedisServer) -> None:
 
 @pytest.mark.parametrize("url", ["redis://:wrong@127.0.0.1", "redis://who:right@127.0.0.1"])
 async def test_a_wrong_password_is_told_without_it(tmp_path_factory: pytest.TempPathFactory, url: str) -> None:
-    """The message names the setting; the right one is let in."""
+    """The message names the setting; the right one is accepted."""
     server = RedisServer(tmp_path_factory.mktemp("redis"), ("--requirepass", "right")).start()
     try:
         wrong = Redis(parse_redis(f"{url}:{server.port}"))
@@ -296,7 +296,7 @@ async def test_a_refusal_of_redis_is_told(tmp_path: Path, own_redis: RedisServer
 
 
 async def test_tls(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Who signed the certificate is checked, and what is wrong is told; scripts and restarts work as without."""
+    """Who signed the certificate is checked, and what is wrong is reported; scripts and restarts work as without."""
     certificate, key = certified(tmp_path_factory.mktemp("tls"))
     port = free_port()
     given = {"tls-port": port, "tls-auth-clients": "no", "tls-key-file": key}

@@ -71,7 +71,7 @@ def test_slow_name_server_stops_neither_other_calls_nor_the_end(loop: Any, slow:
 
 
 async def test_lookups_are_limited_and_end_in_time(slow: list[str]) -> None:
-    """However many names are asked for, there are so many threads; who waits for longer than `connect` is told."""
+    """However many names are asked for, there are so many threads; a wait for longer than `connect` fails."""
     client = HttpClient(HttpSettings(connect=0.3))
     asked = [client.send(request(f"http://n{number}.slow.example/")) for number in range(LOOKUPS + 20)]
     errors = await asyncio.gather(*asked, return_exceptions=True)

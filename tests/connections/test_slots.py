@@ -111,7 +111,7 @@ async def test_a_redis_that_forgot_is_told(own_redis: RedisServer, quick: None) 
 
 
 async def test_without_redis_a_process_counts_its_own(own_redis: RedisServer, quick: None) -> None:
-    """It lets in as many as are allowed, those included that it has already."""
+    """It admits as many as are allowed, those included that it has already."""
     process = Process(own_redis.url)
     assert await process.slots.acquire(b"k", 2)
     own_redis.kill()

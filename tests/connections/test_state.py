@@ -147,7 +147,7 @@ async def test_replaced_times_take_no_room(clock: StoppedClock) -> None:
 
 
 async def test_counters(clock: StoppedClock) -> None:
-    """They count integers, decimals and floats, begin anew after their time, and no cached value drives them out."""
+    """They count integers, decimals and floats, begin again after their time, and no cached value drives them out."""
     made = store(max_entries=2)
     assert await made.add(b"a", 2, 10) == 2
     clock.now += 9

@@ -183,7 +183,7 @@ async def test_counters_count_any_number(store: Store, steps: list[Number], tota
 
 @pytest.mark.parametrize("by", [1, Decimal("0.1"), 0.5])
 async def test_a_counter_s_time_counts_from_its_beginning(store: Store, by: Number) -> None:
-    """Adding does not lengthen it; when it is over the counter begins anew."""
+    """Adding does not lengthen it; when it is over the counter begins again."""
     assert await store.add(b"k", by, 0.15) == by
     await asyncio.sleep(0.05)
     assert await store.add(b"k", by, 60) == by + by  # type: ignore[operator]  # of one kind
@@ -250,7 +250,7 @@ async def test_a_process_that_fails_leaves_it_to_the_next(redis_url: str) -> Non
 
 
 async def test_counters_survive_a_restart_of_redis(own_redis: RedisServer) -> None:
-    """What Redis keeps, it keeps; what it does not, begins anew."""
+    """What Redis keeps, it keeps; what it does not, begins again."""
     redis = Redis(parse_redis(own_redis.url))
     store = redis_store(redis)
     assert await store.add(b"k", Decimal("1.5"), None) == Decimal("1.5")

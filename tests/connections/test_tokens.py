@@ -57,7 +57,7 @@ def believed(text: str, rules: Rules = Rules()) -> dict[str, Any] | None:  # noq
 
 @given(some.text(max_size=200) | some.from_regex(r"[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}\.[A-Za-z0-9_-]{0,40}"))
 def test_any_text_is_refused_and_breaks_nothing(text: str) -> None:
-    """No text is a token that nobody signed."""
+    """No text without a signature is a token."""
     assert believed(text) is None
 
 
@@ -72,7 +72,7 @@ def test_any_header_is_refused_without_a_signature(header: dict[str, Any], signa
 
 @given(some.dictionaries(some.sampled_from(REGISTERED), JSON, max_size=6))
 def test_any_claims_are_understood_or_refused(payload: dict[str, Any]) -> None:
-    """Claims of any type, rightly signed, give claims or `unauthorized`: no other error, no scope that is no text."""
+    """Claims of any type, rightly signed, give claims or `unauthorized`: no other error, only texts as scopes."""
     for rules in (Rules(lasting=True), Rules(("a",), ("b",))):
         found = believed(signed(json.dumps(payload).encode()), rules)
         if found is not None:
@@ -125,13 +125,13 @@ def test_what_is_signed_is_believed(extra: dict[str, Any]) -> None:
 
 
 def test_scopes_are_put_together() -> None:
-    """Each once, in the order of `scope`, `scopes`, `scp`; what is no text is none."""
+    """Each once, in the order of `scope`, `scopes`, `scp`; what is not a text is none."""
     assert scopes_of({"scope": "a  b", "scopes": ["b", "c", 1, None], "scp": "d"}) == ["a", "b", "c", "d"]
     assert scopes_of({"scope": 7, "scp": {"a": 1}}) == []
 
 
 def test_a_secret_of_its_own_is_made_once(tmp_path: Path) -> None:
-    """However many ask at once, all have the same; what is no secret is refused."""
+    """However many ask at once, all have the same; what is not a secret is refused."""
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(own_secret(tmp_path, "jwt"))) for _ in range(8)]
     for thread in threads:

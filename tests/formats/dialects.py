@@ -18,7 +18,7 @@ STREAM = {"stream": True, "model": "m"}
 
 def speaking(dialect: str, stack: Stack, **options: Any) -> EndpointHandler:
     """Return an endpoint that reads its body as the real ones do: for what it asks, not for inputs."""
-    reader = Reader(compile_inputs((), InputRules(unknown="ignore")), max_body=1 << 20, keeps_body=True)
+    reader = Reader(compile_inputs((), InputRules(unknown="ignore")), max_body=1 << 20, reads_body=True)
     wire = ResponseOptions(dialect, **options.pop("wire", {}))
     return endpoint(
         stack, method="POST", wire=wire, read=reader.read, limits=options.pop("limits", Limits()), **options

@@ -168,7 +168,7 @@ async def test_reasons(reason: str, words: tuple[str, ...]) -> None:
 
 
 async def test_usage() -> None:
-    """What was used is told in each dialect's words; of answers relayed as one, the sum."""
+    """What was used is reported in each dialect's words; of answers relayed as one, the sum."""
     used = usage_item(inputTokens=11, outputTokens=4, cachedTokens=3, reasoningTokens=1)
     more = usage_item(inputTokens=5, outputTokens=2)
     openai = {
@@ -323,7 +323,7 @@ async def test_calls_are_told_apart_by_id_index_or_name() -> None:
 
 
 async def test_arguments_that_are_no_json() -> None:
-    """They pass as text where they are text; the page is told; a whole message can't hold them."""
+    """They pass as text where they are text; the page gets an error; a whole message can't hold them."""
     broken = call_item(0, "c", "f", '{"a":')
     chunks = events((await say("openai", broken)).body)
     assert chunks[2].data["choices"][0]["delta"]["tool_calls"][0]["function"] == {"arguments": '{"a":'}

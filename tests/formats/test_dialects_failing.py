@@ -128,7 +128,7 @@ async def test_content_without_words_in_a_dialect(dialect: str, content: Any, me
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_null_is_refused_as_everywhere(dialect: str) -> None:
-    """Null is no content in any format."""
+    """Null is not content in any format."""
     reply = await say(dialect, None, wire={"dev": True})
     assert b"the content is null" in reply.body
 

@@ -192,7 +192,7 @@ async def test_end_comes_by_itself() -> None:
 
 
 async def test_end_can_be_left_out() -> None:
-    """`streaming.done: false` leaves out the event that nobody wrote."""
+    """`streaming.done: false` leaves out the event that no author wrote."""
     async with serving(endpoint(_none, wire=ResponseOptions("sse", done=False))) as server:
         reply = await server.get()
     assert (reply.status, reply.body, reply.complete) == (200, b"", True)

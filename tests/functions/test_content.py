@@ -199,7 +199,7 @@ async def test_long_texts_come_in_pieces() -> None:
 
 
 def test_rows_of_other_widths_are_told_wherever_they_stand() -> None:
-    """Read at once or one by one, the same records are given and the same lines are told."""
+    """Read at once or one by one, the same records are given and the same lines are reported."""
     text = b'a,b\n1,2\n3\n"4\n5",6\n\n7,8,9\n"x",y\n'
     for pieces in ([text], [text[at : at + 1] for at in range(len(text))]):
         decoder = CsvDecoder("give")

@@ -274,7 +274,7 @@ async def test_a_row_that_a_trigger_keeps_out_is_null(table: str) -> None:
 
 
 async def test_several_databases(database_url: str) -> None:
-    """A step names its database; one that is not there is told with what was meant."""
+    """A step names its database; an unknown one is reported with what was meant."""
     databases = {"one": Database("one", url=database_url), "two": Database("two", url=database_url)}
     stack = "- db.value: {sql: SELECT 2, database: two}\n  as: v\n- return: << v >>"
     assert (await run_stack(stack, databases=databases)).result == 2

@@ -138,7 +138,7 @@ async def test_a_statement_whose_connection_is_cut(own_postgres: Server) -> None
         assert query(own_postgres.url, "SELECT count(*) FROM t WHERE $1", True)[0][0] == 1
         task = asyncio.create_task(runs.run("- db.value: SELECT f()\n  as: v\n- return: << v >>"))
         await asyncio.sleep(0.15)
-        await asyncio.to_thread(own_postgres.kill)  # nobody knows what it did
+        await asyncio.to_thread(own_postgres.kill)  # what it did is unknown
         await asyncio.to_thread(own_postgres.start)
         outcome = await task
         assert outcome.error is not None
@@ -150,7 +150,7 @@ async def test_a_statement_whose_connection_is_cut(own_postgres: Server) -> None
 def without_the_end(url: str) -> Iterator[str]:
     """Give an address at which what the server says arrives, but never that it has closed the connection.
 
-    Whoever asks there is served by another loop, so that the tasks of this one can be counted.
+    A caller there is served by another loop, so that the tasks of this one can be counted.
     """
     (folder,) = parse_qs(urlsplit(url).query)["host"]
     goodbye = b"X\0\0\0\4"  # Terminate (PostgreSQL 18, section 54.7)
@@ -216,7 +216,7 @@ async def test_a_connection_on_which_the_server_has_said_its_last_words(own_post
 
 
 async def test_a_server_killed_while_notices_are_awaited(own_postgres: Server) -> None:
-    """Listening goes on by itself when the server is back; the gap is told as `onGap` asks."""
+    """Listening goes on by itself when the server is back; the gap is reported as `onGap` says."""
     stack = """
     - db.listen: {channel: orders, onGap: give}
       as: notices

@@ -104,7 +104,7 @@ async def test_a_slow_loop_does_not_hold_the_connection(postgres: str, encoded: 
 @pytest.mark.parametrize("transaction", [False, True])
 @pytest.mark.parametrize("width", [10, 5_000, 100_000])
 async def test_a_batch_has_a_bounded_size_whatever_a_row_has(postgres: str, width: int, transaction: bool) -> None:  # noqa: FBT001
-    """A stream that nobody reads on holds two batches: each of rows of some hundred KB together."""
+    """A stream that is not read further holds two batches: each of rows of some hundred KB together."""
     context = Context(databases={"main": Database(url=postgres, hold=0.05)})
     sql = "SELECT n, repeat('x', WIDTH) AS t FROM generate_series(1, 2000) n"
     statement = statement_of((sql.replace("WIDTH", str(width)),))

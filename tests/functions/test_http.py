@@ -111,7 +111,7 @@ async def test_bodies_are_sent(given: dict[str, Any], content_type: str, body: b
     ],
 )
 async def test_what_cannot_be_asked_is_the_authors_error(given: dict[str, Any]) -> None:
-    """It is told without what the parameters held, which may be a key."""
+    """It is reported without what the parameters held, which may be a key."""
     async with Upstream(answer("", status="500 No")) as upstream:
         if "allow_status" in given:
             given = given | {"url": upstream.url}
@@ -169,7 +169,7 @@ async def test_compressed_body_is_read(coding: str, encode: Any) -> None:
 
 
 async def test_head_has_no_body() -> None:
-    """Not even where its headers tell of one."""
+    """Not even where its headers announce one."""
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\nContent-Encoding: gzip\r\n\r\n"
     async with Upstream(answers(head)) as upstream:
         result = await call("http.request", url=upstream.url, method="HEAD")
@@ -328,7 +328,7 @@ async def test_fault_of_an_upstream_has_its_code(parts: list[bytes], code: str, 
 
 
 async def test_refused_connection_is_told() -> None:
-    """Nobody listens there."""
+    """Connections to it are refused."""
     async with Upstream(answer("")) as upstream:
         pass
     error = await fails(url=upstream.url)
@@ -336,7 +336,7 @@ async def test_refused_connection_is_told() -> None:
 
 
 async def test_certificate_that_nobody_vouches_for_is_refused() -> None:
-    """It is told as such, and not tried again."""
+    """It is reported as such, and not tried again."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
     async with Upstream(answer("ok"), tls=tls) as upstream:
@@ -347,10 +347,10 @@ async def test_certificate_that_nobody_vouches_for_is_refused() -> None:
 
 
 async def test_unknown_name_is_told() -> None:
-    """A name that nobody has (RFC 6761)."""
-    error = await fails(url="http://nobody.invalid/")
+    """A name that does not exist (RFC 6761)."""
+    error = await fails(url="http://unknown.invalid/")
     assert error.code == "http-connection"
-    assert "nobody.invalid can't be resolved" in error.message
+    assert "unknown.invalid can't be resolved" in error.message
 
 
 async def test_time_runs_out() -> None:
@@ -383,7 +383,7 @@ async def test_body_over_the_limit_is_refused() -> None:
 
 
 async def test_settings_guard_hosts_and_networks() -> None:
-    """Hosts by name, addresses after resolution, each redirect anew."""
+    """Hosts by name, addresses after resolution, each redirect again."""
     async with Upstream(answer("ok")) as upstream:
         moved = answer("", f"Location: http://localhost:{upstream.port}/", status="302 F")
         async with Upstream(moved) as first:
@@ -688,7 +688,7 @@ async def test_calls_go_through_the_proxy() -> None:
 
 
 async def test_secure_calls_go_through_a_tunnel() -> None:
-    """A proxy that refuses is told as such, without its password."""
+    """A proxy that refuses is reported as such, without its password."""
     async with Upstream(answer("", status="403 No")) as proxy:
         with pytest.raises(RunError) as caught:
             await call(

@@ -129,7 +129,7 @@ async def test_items_are_decoded(
 
 
 async def test_end_marker_ends_the_stream_at_once() -> None:
-    """After `[DONE]` nobody waits for the upstream to close; the connection is closed instead."""
+    """After `[DONE]` the run does not wait for the upstream to close; the connection is closed instead."""
 
     async def script(wire: Wire) -> None:
         await wire.events("1", "[DONE]")
@@ -304,7 +304,7 @@ async def test_answer_cut_at_any_byte_is_never_whole(*, broken: bool) -> None:
 
 
 async def test_refused_connection_is_told() -> None:
-    """Nobody listens there."""
+    """Connections to it are refused."""
     async with Upstream(answer("")) as upstream:
         pass
     taken = await take("http.stream", url=upstream.url)
@@ -358,7 +358,7 @@ async def test_allowed_status_is_a_stream() -> None:
 
 
 async def test_204_is_an_end() -> None:
-    """No content is no item, whatever was to be decoded."""
+    """No content is not an item, whatever was to be decoded."""
     async with Upstream(answers(b"HTTP/1.1 204 No Content\r\n\r\n")) as upstream:
         taken = await take("http.stream", url=upstream.url, decode="json")
     assert (taken.items, taken.error, taken.stream.finished) == ([], None, True)
@@ -570,7 +570,7 @@ async def test_break_closes_the_upstream_at_once() -> None:
 
 
 async def test_stream_that_nobody_reads_asks_nothing() -> None:
-    """Nothing is fetched before somebody iterates."""
+    """Nothing is fetched before the first iteration."""
     async with Upstream(answer("")) as upstream:
         stack = "- http.stream: << input.url >>\n  as: events\n- return: << events.status >>"
         ran = await run_calling(stack, {"url": upstream.url})

@@ -14,7 +14,7 @@ from tests.stacks import run_stack
 URL = "url: 'http://127.0.0.1:1/'"
 MODEL = "provider: openai, baseUrl: 'http://127.0.0.1:1/', apiKey: x, model: m"
 READ = "{in: << r >>, do: [{stream: << item >>}]}"
-#: A step of each function, with what is no value where one is needed.
+#: A step of each function, with something other than a value where one is needed.
 STEPS = [
     "set: {x: << v | toJson >>}", "set: {x: 'a << v >>'}", "log: << v >>", "log: {message: a, fields: {a: << v >>}}",
     "switch: {value: << v >>, cases: {a: [{log: a}]}}", "repeat: {times: << v >>, do: [{log: a}]}", "wait: << v >>",

@@ -69,7 +69,7 @@ async def test_runs_that_miss_at_once_have_it_made_once(context: Context) -> Non
 
 
 async def test_an_error_goes_to_all_and_is_not_kept(context: Context) -> None:
-    """Each run fails by itself, with its code and details; the next one tries anew."""
+    """Each run fails by itself, with its code and details; the next one tries again."""
     plan = plan_of(USE)
     errors = await asyncio.gather(*(ran(plan, context, {"fails": True}) for _ in range(5)), return_exceptions=True)
     assert [(type(e), getattr(e, "code", ""), getattr(e, "details", 0)) for e in errors] == [
@@ -183,7 +183,7 @@ async def test_what_is_cached_does_not_change(state: StateSettings) -> None:
 
 
 async def test_keys(state: StateSettings) -> None:
-    """Equal keys are one, however they are written; a text is no number, a counter no value."""
+    """Equal keys are one, however they are written; a text is not a number, a counter not a value."""
     outcome = await run_stack(
         """
         - cache.set: {key: << 1 >>, value: number}

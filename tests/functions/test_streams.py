@@ -502,7 +502,7 @@ async def test_take_nothing_opens_nothing() -> None:
 
 
 async def test_split_takes_the_text_of_what_has_one() -> None:
-    """Texts and the text items of a model count; other items are passed over."""
+    """Texts and the text items of a model count; other items are skipped."""
     items = [
         "One ",
         {"type": "text", "text": "two"},
@@ -661,7 +661,7 @@ async def test_leaving_a_loop_closes_all_that_feeds_it() -> None:
 
 
 class Clock:
-    """Time that passes only while somebody sleeps or works."""
+    """Time that passes only while a task sleeps or works."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

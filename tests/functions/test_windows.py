@@ -135,7 +135,7 @@ async def test_figures_before_an_error_are_given_before_it(every: float) -> None
 
 @pytest.mark.parametrize("every", [1, 10.0])
 async def test_the_source_is_opened_late_and_closed_at_once(every: float) -> None:
-    """Nothing is read before somebody reads the figures; leaving closes the source."""
+    """Nothing is read before the figures are read; leaving closes the source."""
     source = Source([1], ends=False)
     stream = made("streams.window", in_=source.stream, compute=COUNT, every=every)
     await asyncio.sleep(0)

@@ -153,7 +153,7 @@ def test_keys_that_are_handed_out() -> None:
 
 
 def test_a_secret_that_is_missing_lets_nobody_in() -> None:
-    """A variable that is not set is no secret; an empty one is replaced, by one of the project's own."""
+    """A variable that is not set is not a secret; an empty one is replaced, by one of the project's own."""
     settings, found = settings_of('a: {type: jwt, secret: << env.S >>}\nb: {type: jwt, secret: ""}')
     assert found == []
     missing, empty = settings.authentication["a"], settings.authentication["b"]

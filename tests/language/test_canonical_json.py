@@ -45,7 +45,7 @@ def test_equal_values_are_written_alike(one: Any, other: Any) -> None:
     ],
 )
 def test_other_values_are_written_otherwise(one: Any, other: Any) -> None:
-    """A text is no number, and no digit is lost."""
+    """A text is not a number, and no digit is lost."""
     assert canonical_json(one) != canonical_json(other)
 
 

@@ -1,6 +1,6 @@
 """Definitions that are right, and definitions in which every finding is the one expected.
 
-`STREAMSTACK_WRITE_EXPECTED=1 pytest tests/language/test_cases.py` writes the `.expected` files anew:
+`STREAMSTACK_WRITE_EXPECTED=1 pytest tests/language/test_cases.py` writes the `.expected` files again:
 read what changed before you commit it.
 """
 
@@ -23,7 +23,7 @@ CASES = Path(__file__).parent.parent / "cases"
 VALID = sorted((CASES / "valid").glob("*.yaml"))
 INVALID = sorted((CASES / "invalid").glob("*.yaml"))
 
-#: Codes whose cases are no files of YAML, and where they are shown.
+#: Codes whose cases are not files of YAML, and where they are shown.
 ELSEWHERE = {
     "file-too-large": "test_source.py: it takes a large file",
     "unknown-table": "test_checks.py: a database has to say so",

@@ -13,7 +13,7 @@ from streamstack.language.source import read
 
 
 def parse(text: str, folder: Path) -> tuple[dict[str, Database], list[str]]:
-    """Return the databases of a section, and what is told of it."""
+    """Return the databases of a section, and its findings."""
     documents, findings = read(text, "streamstack.yaml")
     assert findings == []
     databases, found = parse_section("databases", documents[0].root, folder)
@@ -81,7 +81,7 @@ def test_every_scheme_has_an_engine() -> None:
 
 @pytest.mark.parametrize(("text", "mode"), [("session", "session"), ("transaction", "transaction")])
 def test_pool_mode(tmp_path: Path, text: str, mode: str) -> None:
-    """It says whether a pooler shares connections between transactions; a misspelt one is told."""
+    """It says whether a pooler shares connections between transactions; a misspelt one is reported."""
     url = "postgresql://h/d"
     databases, found = parse(f"main: {{url: '{url}', poolMode: {text}}}\n", tmp_path)
     assert found == []

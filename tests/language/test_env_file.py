@@ -42,14 +42,14 @@ def test_what_a_file_may_hold(text: str, expected: dict[str, str], tmp_path: Pat
 
 @pytest.mark.parametrize("text", ["A=1\nwhat is this\nB=2", "A=1\nNAME\nB=2", "A=1\n'open\nB=2"])
 def test_a_line_that_is_no_variable_is_found(text: str, tmp_path: Path) -> None:
-    """It is told with its line; the others count."""
+    """It is reported with its line; the others count."""
     variables, findings = read(text, tmp_path)
     assert findings[0] == (2, "bad-setting")
     assert variables["A"] == "1"
 
 
 def test_what_is_not_text_is_found(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 are told, and nothing of them."""
+    """Bytes that are not UTF-8 are reported, without their content."""
     (tmp_path / ".env").write_bytes(b"A=\xff")
     variables, findings = read_env_file(tmp_path / ".env", ".env")
     assert variables == {}

@@ -41,7 +41,7 @@ def test_caret_stands_below_its_character() -> None:
 
 
 def test_place_outside_of_the_text_shows_no_line() -> None:
-    """A finding of a file that can't be shown is told all the same."""
+    """A finding of a file that can't be shown is reported all the same."""
     for sources in ({}, {"f": "one line"}):
         finding = Diagnostic("f", 9, 1, "error", "bad-name", "m")
         assert written("text", finding, sources=sources) == "f:9:1: error: bad-name: m\n\n"

@@ -58,7 +58,7 @@ def test_a_condition_beside_a_step() -> None:
 
 
 def test_choices() -> None:
-    """Each alternative, and the way past them where there is no `else`."""
+    """Each alternative, and the way past them without `else`."""
     assert edges_of(
         """
         - if:

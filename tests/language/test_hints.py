@@ -50,7 +50,7 @@ def test_what_is_no_function_has_a_name_here(name: str, hint: str) -> None:
     ],
 )
 def test_a_parameter_beside_a_bare_value_is_written_with_it(steps: str, write: str) -> None:
-    """Moved to the right alone it would stand below a value, which is no YAML."""
+    """Moved to the right alone it would stand below a value, which is not YAML."""
     hints = [each.hint for each in findings_of(steps) if each.code == "unknown-modifier"]
     assert hints
     assert all(hint.endswith(f": write `{write}`") for hint in hints)

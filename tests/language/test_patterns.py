@@ -189,7 +189,7 @@ def test_replacing(pattern: str, text: str, replacement: str, expected: str) -> 
 
 @pytest.mark.parametrize("replacement", [r"\2", r"\g<x>", r"\g<9>", r"\g<>", rf"\g<{'9' * 5000}>", r"\q", "a\\"])
 def test_replacement_is_checked(replacement: str) -> None:
-    """A group that is none, and an escape that is none, are told."""
+    """Invalid groups and escapes are reported."""
     with pytest.raises(ValueError, match="the replacement is not valid"):
         compile_pattern("(a)").replace("a", replacement, 0, ADDED)
 

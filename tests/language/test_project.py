@@ -15,7 +15,7 @@ from streamstack.language.project import read_project, read_texts
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
 def test_only_regular_files_are_read(kind: str, tmp_path: Path) -> None:
-    """A pipe, a device, a socket may have no end: they are told, and the others are read."""
+    """A pipe, a device, a socket may have no end: they are reported, and the others are read."""
     place = tmp_path / "odd.yaml"
     if kind == "pipe":
         os.mkfifo(place)

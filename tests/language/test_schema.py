@@ -1,4 +1,4 @@
-"""What editors are told about a file, and what `validate` says of it, agree."""
+"""What editors report about a file, and what `validate` reports, agree."""
 
 from __future__ import annotations
 

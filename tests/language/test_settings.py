@@ -110,7 +110,7 @@ def test_origins_may_stand_alone(text: str, origins: tuple[str, ...]) -> None:
 
 
 def test_cors_can_be_turned_off() -> None:
-    """`false` and null are no CORS."""
+    """`false` and null mean no CORS."""
     assert load("server: {cors: false}").server.cors is None
     assert load("server: {cors: }").server.cors is None
 
@@ -406,7 +406,7 @@ def test_an_unknown_key_of_an_endpoint_has_the_code_of_keys() -> None:
 
 
 def test_a_finding_takes_severity_and_hint_from_its_code() -> None:
-    """`find` fills in what is not given, and refuses a code nobody declared."""
+    """`find` fills in what is not given, and refuses an undeclared code."""
     mark = read("a: 1", "a.yaml")[0][0].root.mark
     assert make_diagnostic("unbound-name", mark, "m").severity == "error"
     assert make_diagnostic("maybe-unbound", mark, "m").severity == "warning"
@@ -462,7 +462,7 @@ def test_models_are_typed() -> None:
     ],
 )
 def test_wrong_models_are_told(text: str, found: list[tuple[int, int, str]]) -> None:
-    """At their places; what is wrong is no model."""
+    """At their places; what is wrong is not a model."""
     assert told(text) == found
     assert load_settings(text, FILE, {})[0].models.get("a", None) is None or "key" in text
 
@@ -487,7 +487,7 @@ def test_log_settings() -> None:
     ],
 )
 def test_log_settings_that_are_wrong(text: str, message: str) -> None:
-    """What is wrong is told, and the usual setting holds."""
+    """What is wrong is reported, and the default holds."""
     settings, findings = load_settings(f"log: {text}", "x", {})
     assert [each.message for each in findings] == [message]
     assert settings.log == LogSettings()

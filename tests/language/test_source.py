@@ -1,4 +1,4 @@
-"""YAML text to documents: places, types, bounds, and the traps that are told as findings."""
+"""YAML text to documents: places, types, bounds, and the traps that are reported as findings."""
 
 from __future__ import annotations
 
@@ -288,13 +288,13 @@ def test_a_duplicate_names_the_first() -> None:
 
 
 def test_a_tab_is_called_a_tab() -> None:
-    """A tab that indents is told as such, with what to write."""
+    """A tab that indents is reported as such, with what to write."""
     found = finding("a:\n\tb: 1")
     assert (found.message, found.hint) == ("A tab can't indent a line.", "indent with spaces")
 
 
 def test_an_open_bracket_names_its_line() -> None:
-    """A bracket that is not closed is told where YAML noticed, with the line that opened it."""
+    """A bracket that is not closed is reported where YAML noticed, with the line that opened it."""
     assert "opened in line 1" in finding("a: [1,\n  2\nb: 3").message
 
 
@@ -413,7 +413,7 @@ def test_a_value_that_needs_quotes_is_shown_with_them(text: str, place: tuple[in
     ],
 )
 def test_a_value_cut_by_a_comment_is_shown_with_quotes(text: str, place: tuple[int, int], shown: str) -> None:
-    """`cut-by-comment` is told where ` #` leaves a `<<` unclosed, or takes one away."""
+    """`cut-by-comment` is reported where ` #` leaves a `<<` unclosed, or takes one away."""
     found = finding(text)
     assert (found.code, (found.line, found.column)) == ("cut-by-comment", place)
     assert found.message.partition("; write: ")[2] == shown
@@ -557,7 +557,7 @@ def test_an_anchor_is_looked_for_in_its_own_document() -> None:
 
 
 def test_many_traps_cost_little() -> None:
-    """A file full of traps is told in bounded time, and the first hundred of them."""
+    """A file full of traps is read in bounded time; the first hundred are reported."""
     began = time.monotonic()
     findings = read("- {a: << f(x, y) >>}\n" * 1000, "a.yaml")[1]
     assert time.monotonic() - began < 20
@@ -644,7 +644,7 @@ def test_depth_costs_no_more_than_length(piece: str) -> None:
 @pytest.mark.parametrize("piece", ["[", "{a: ", "&a [", "[["])
 @pytest.mark.parametrize("count", [60, 999, 1001, 8000])
 def test_what_is_too_deep_is_said_so(piece: str, count: int) -> None:
-    """The limit that is told is ours, not that of a version of the parser."""
+    """The reported limit is ours, not that of a version of the parser."""
     _, findings = read(piece * count, "deep.yaml")
     assert [each.code for each in findings][:1] == ["too-deep"]
 

@@ -181,7 +181,7 @@ def test_editors_take_variables_where_settings_do(text: str) -> None:
 
 
 def test_an_authentication_that_is_no_mapping_is_none() -> None:
-    """Be it a variable that is not set: nobody is let in by it."""
+    """Be it a variable that is not set: no client is admitted by it."""
     settings, found = load_settings("authentication: {a: << env.NOT >>}", "f", {})
     assert [each.code for each in found] == ["not-a-mapping"]
     assert settings.authentication == {}

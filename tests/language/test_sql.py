@@ -19,7 +19,7 @@ def cut(text: str) -> Statement:
 
 
 def codes(text: str) -> list[tuple[str, int]]:
-    """Return what is told of a text: the code, and which binding."""
+    """Return the findings of a text: the code, and which binding."""
     return [(each.code, each.index) for each in cut(text).misplaced]
 
 
@@ -133,7 +133,7 @@ def test_a_binding_where_a_value_can_stand_is_fine(text: str) -> None:
     ],
 )
 def test_a_binding_where_a_name_must_stand_is_told(text: str, index: int) -> None:
-    """A parameter is no name, and who numbers parameters himself is told to write bindings."""
+    """A parameter is not a name; for numbered parameters the hint says to write bindings."""
     assert codes(text) == [("sql-position", index)]
 
 
@@ -203,7 +203,7 @@ def test_a_parameter_never_joins_a_word() -> None:
     ],
 )
 def test_only_what_surely_reads_may_be_sent_twice(text: str, reads: bool) -> None:  # noqa: FBT001
-    """A function that nobody knows may write."""
+    """An unknown function may write."""
     assert cut(text).reads_only is reads
 
 

@@ -83,7 +83,7 @@ def test_a_huge_number_that_leaves_leaves_no_trace() -> None:
 
 
 def naive_deviation(numbers: list[float]) -> float | None:
-    """Return the deviation, computed anew."""
+    """Return the deviation, computed from all values."""
     return statistics.stdev(numbers) if len(numbers) > 1 else None
 
 

@@ -27,7 +27,7 @@ ITEMS = st.dictionaries(st.sampled_from("abc"), VALUES)
 
 @given(st.lists(st.tuples(st.sampled_from("xy"), ITEMS), max_size=30))
 def test_what_changed_makes_the_item_anew(items: list[tuple[str, dict[str, Any]]]) -> None:
-    """Whoever takes every change in has the last item of each key; what is equal is not given."""
+    """A reader that applies every change has the last item of each key; what is equal is not given."""
     compare = changes(key=lambda pair: pair["id"])
     copy: dict[str, dict[str, Any]] = {}
     for key, fields in items:

@@ -90,7 +90,7 @@ async def test_a_retry_looks_at_its_own_chunks_only() -> None:
     ],
 )
 async def test_a_retry_sees_chunks_however_they_are_sent(emits: str) -> None:
-    """A step that emitted is not run again, whoever emitted for it."""
+    """A step that emitted is not run again, whichever code emitted for it."""
     outcome = await run_stack(
         f"""
         - if: {{condition: true, then: [{emits}, {{throw: busy}}]}}

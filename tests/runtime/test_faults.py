@@ -57,7 +57,7 @@ async def test_an_error_inside_a_called_function_points_into_it() -> None:
 
 
 async def test_a_fault_of_the_engine_is_internal() -> None:
-    """What a function's own code raises is no fault of the expression beside it."""
+    """What a function's own code raises is not a fault of the expression beside it."""
 
     @function("test.broken")
     def broken(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The Python that stands for a stack: its names meet nobody else's, it compiles however steps are nested."""
+"""The Python that stands for a stack: its names collide with no others, it compiles however steps are nested."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_an_error_per_item_knows_the_item() -> None:
 
 @pytest.mark.parametrize("modifier", ["concurrency: 2", "concurrency: 1"])
 async def test_an_error_in_a_part_knows_the_loop(modifier: str) -> None:
-    """`loop` is told of where a step has a Python function of its own too."""
+    """`loop` is passed on where a step has a Python function of its own too."""
     outcome = await run_stack(
         f"""
         - forEach:

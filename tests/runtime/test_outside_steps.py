@@ -50,7 +50,7 @@ async def test_a_return_does_not_pass_by_the_response() -> None:
 
 
 async def test_an_error_in_the_response_has_its_place() -> None:
-    """Its author is told file, line, column and expression, as in a step."""
+    """Its author gets file, line, column and expression, as in a step."""
     text = """
         method: GET
         path: /test

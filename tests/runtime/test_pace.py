@@ -17,7 +17,7 @@ from tests.collector import Collector
 
 
 class Clock:
-    """Time that passes only while somebody sleeps, or is made to pass."""
+    """Time that passes only while a task sleeps, or is made to pass."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -110,7 +110,7 @@ async def test_a_little_lateness_is_made_up(clock: Clock, run: Run) -> None:
 @pytest.mark.parametrize(
     ("interval", "late", "expected"),
     [
-        # Half an interval late, exactly: it is made up. A little more: the schedule starts anew.
+        # Half an interval late, exactly: it is made up. A little more: the schedule starts again.
         (1.0, 0.5, [1.0, 1.5, 0.5]),
         (1.0, 0.51, [1.0, 1.51, 1.0]),
         # Of short intervals, 4 ms are made up, though they are longer than half of them.
@@ -292,7 +292,7 @@ async def test_delay_counts_from_the_chunk_before(clock: Clock, run: Run) -> Non
 
 
 async def test_delay_is_never_shorter_than_said(clock: Clock, run: Run) -> None:
-    """After a chunk that left without one, nobody knows when: the delay counts from now."""
+    """After a chunk that left without one, the time is unknown: the delay counts from now."""
     await emit(run)
     clock.now += 2
     await emit(run, 5)

@@ -65,7 +65,7 @@ async def test_waits_end_in_the_order_of_their_times() -> None:
 
 
 async def test_the_loop_is_not_woken_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once nobody waits any more, no timer is set."""
+    """Once no run waits any more, no timer is set."""
     woken: list[int] = []
     wake = SlottedTimers._wake  # noqa: SLF001
 

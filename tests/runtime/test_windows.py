@@ -85,7 +85,7 @@ def times(gaps: list[float]) -> list[float]:
 
 @given(NUMBERS, GAPS, st.integers(1, 12))
 def test_the_last_items(numbers: list[Any], gaps: list[float], size: int) -> None:
-    """After each item the figures are those of the last ones, computed anew."""
+    """After each item the figures are those of the last ones, computed from them alone."""
     at = times(gaps)
     for index, (now, got) in enumerate(feed(window(size=size, every=1), numbers, gaps)):
         begin = max(0, index + 1 - size)
@@ -98,7 +98,7 @@ def test_the_last_items(numbers: list[Any], gaps: list[float], size: int) -> Non
 
 @given(NUMBERS, GAPS, st.integers(1, 10))
 def test_the_items_of_the_last_while(numbers: list[Any], gaps: list[float], within: int) -> None:
-    """After each item the figures are those of the items that came within the time, computed anew."""
+    """After each item the figures are those of the items that came within the time, computed from them alone."""
     at = times(gaps)
     told_all = feed(window(within=float(within)), numbers, gaps)
     for index, (now, got) in enumerate(told_all):
@@ -180,7 +180,7 @@ def test_an_empty_group_tells_it_once() -> None:
 
 
 def test_a_window_of_all_goes_on_when_nothing_comes() -> None:
-    """Without groups an empty window is told at each time; figures since the beginning stay."""
+    """Without groups an empty window is reported at each time; figures since the beginning stay."""
     made = window(Figure("n", "count", None), within=1.0, every=1.0)
     assert made.tick(1.0) == made.tick(2.0) == [{"n": 0}]
     made = window(Figure("n", "count", None), every=1.0)

@@ -165,7 +165,7 @@ async def attacked(folder: Path, *, settings: str = SETTINGS) -> AsyncIterator[A
                 for client in server.clients:
                     if client is not beside:
                         client.close()
-                await _until(lambda: len(server.service.lives) == 1)
+                await _until(lambda: len(server.service.timers) == 1)
                 await _until(lambda: len(asyncio.all_tasks()) <= tasks + 2)
                 await _until(lambda: len(os.listdir("/proc/self/fd")) <= files)  # noqa: PTH208
                 await _until(lambda: attack.gaps)  # an attack may be over before the next chunk is due

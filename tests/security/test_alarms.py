@@ -1,4 +1,4 @@
-"""What many callers meet at once is told once: nobody fills the log by calling."""
+"""What many callers meet at once is logged once: no client can fill the log."""
 
 from __future__ import annotations
 

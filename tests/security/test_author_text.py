@@ -39,6 +39,7 @@ from streamstack.spec import (
     ListOf,
     Named,
     OneOf,
+    SchemaOf,
     StackOf,
     Tagged,
     Type,
@@ -275,6 +276,8 @@ def arguments(wanted: Type, depth: int) -> st.SearchStrategy[Any]:
             return st.dictionaries(keys, arguments(wanted.item, depth), min_size=1, max_size=2)
         case OneOf():
             return st.one_of([arguments(form, depth) for form in wanted.forms])
+        case SchemaOf():
+            return mostly([True, {"type": "object"}], st.dictionaries(TEXTS, TEXTS, max_size=2) | TEXTS)
         case Tagged() | Custom():
             return TEXTS
 

@@ -1,4 +1,4 @@
-"""Whatever a client sends, it gets a clear 4xx or a closed connection, and nobody else notices."""
+"""Whatever a client sends, it gets a clear 4xx or a closed connection, and other clients notice nothing."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def mode(path: Path) -> int:
 
 
 def test_secret_that_others_can_read_is_closed(tmp_path: Path) -> None:
-    """It is told of, once; the secret stays what it was."""
+    """It is logged once; the secret stays what it was."""
     folder = tmp_path / "a" / ".streamstack"
     secret = own_secret(folder, "jwt")
     file = folder / "secrets" / "jwt"
@@ -93,7 +93,7 @@ async def test_no_sniffing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/_metrics", "/_console", "/_", "/_streams", "/_streams/x", "/_settings"])
 async def test_inside_is_not_for_everybody(tmp_path: Path, path: str) -> None:
-    """Without `--dev` and without settings that say so, nothing below `/_` tells of the inside."""
+    """Without `--dev` and without settings that say so, nothing below `/_` reveals internals."""
     async with project(tmp_path, "", HELLO) as server:
         reply = await server.get(path)
     assert reply.status in (403, 404)

@@ -122,7 +122,7 @@ async def test_nothing_secret_is_told(tmp_path: Path, options: list[str], monkey
 
 
 def test_forms_of_secrets() -> None:
-    """They are known by their form where nobody has named them."""
+    """They are known by their form where they are not named."""
     for text in (
         "postgres://ada:s3cr3t-s3cr3t@db/x",
         "redis://:s3cr3t-s3cr3t@db/0",

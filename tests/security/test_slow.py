@@ -107,7 +107,7 @@ async def test_next_request_has_its_own_time(tmp_path: Path) -> None:
 
 
 async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that is closed, whose reader takes nothing, is dropped; one that has no more to give is let be."""
+    """A closed connection whose reader takes nothing is dropped; one that has nothing left to send is ignored."""
     monkeypatch.setattr(replies, "LAST_BYTES", 0.01)
 
     class Transport:
@@ -135,7 +135,7 @@ async def test_last_bytes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_readers_who_take_nothing(tmp_path: Path) -> None:
-    """They hold their own runs back and nobody else: the reader beside stays on time."""
+    """They hold their own runs back and no others: the reader beside stays on time."""
     async with attacked(tmp_path) as attack:
 
         async def leave_unread() -> None:

@@ -119,7 +119,7 @@ async def test_name_that_leads_elsewhere_later(names: dict[str, list[str]]) -> N
     ],
 )
 async def test_redirect_there(names: dict[str, list[str]], location: str) -> None:
-    """Each redirect is judged anew."""
+    """Each redirect is judged again."""
     names["rebound.example"] = [METADATA]
     async with Upstream(answer("", f"Location: {location}", status="302 Found")) as upstream:
         for function in ("http.request", "http.stream"):
@@ -137,7 +137,7 @@ async def test_private_networks_in_every_spelling(names: dict[str, list[str]], h
     settings = HttpSettings(deny_private_networks=True)
     async with Upstream(answer("ok", "Content-Type: text/plain")) as upstream:
         error = await refused(settings=settings, url=f"http://{host}:{upstream.port}/")
-        assert error.code in ("http-connection", "template")  # some are no host of a URL
+        assert error.code in ("http-connection", "template")  # some are not a host of a URL
         assert upstream.asked == []
 
 
@@ -150,7 +150,7 @@ async def test_private_networks_in_every_spelling(names: dict[str, list[str]], h
     ],
 )
 async def test_line_breaks_in_a_url(url: str) -> None:
-    """They are quoted, or it is no URL: no header and no second request comes of it."""
+    """They are quoted, or it is not a URL: no header and no second request comes of it."""
     async with Upstream(answer("ok", "Content-Type: text/plain")) as upstream:
         try:
             await call("http.request", url=url.format(port=upstream.port))

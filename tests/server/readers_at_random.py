@@ -14,7 +14,7 @@ from typing import SupportsIndex
 
 #: What a stream may end with, other than well, and still be told so.
 EXPLICIT = {"stream-lost", "http-connection"}
-#: Seconds by which a busy reader may take note too late that something came.
+#: Seconds by which a busy reader may record too late that something came.
 LAG = 1.0
 
 
@@ -42,11 +42,11 @@ class Seen:
     happened: list[tuple[float, str]] = field(default_factory=list)
 
     def note(self, what: str) -> None:
-        """Take note of what happens, for those who look for the cause of a fault."""
+        """Record what happens, for those who look for the cause of a fault."""
         self.happened.append((monotonic(), what))
 
     def lose(self, port: int, what: str) -> None:
-        """Take note that a process of a server is about to be lost."""
+        """Record that a process of a server is about to be lost."""
         self.lost[port] += 1
         self.note(what)
 
@@ -103,7 +103,7 @@ class Reader:
     heard: float = 0.0
 
     async def run(self) -> None:
-        """Read, break off, come back, until the end is told."""
+        """Read, break off, come back, until the end."""
         self._begin()
         while not self.ending:
             try:
@@ -116,7 +116,7 @@ class Reader:
         self.seen.endings[self.ending] += 1
 
     def _begin(self) -> None:
-        """Take note of how things are when its stream may begin."""
+        """Record how things are when its stream may begin."""
         seen = self.seen
         self.homes, self.unkept = set(), seen.away
         self.emptied, self.lost = seen.emptied, seen.lost.copy()

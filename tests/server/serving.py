@@ -168,4 +168,4 @@ async def serving(
                 client.close()
             await runner.cleanup()
             service.abandon()
-            await asyncio.sleep(0.01)  # what was closed is told so in the loop's next turns
+            await asyncio.sleep(0.01)  # closed connections are informed in the loop's next iterations

@@ -213,9 +213,9 @@ async def test_reader_who_leaves(tmp_path: Path, *, cancels: bool) -> None:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
         assert b" 200 OK" in head
         assert await asyncio.wait_for(reader.readuntil(b":\n\r\n"), 10)
-        assert len(service.lives) == 1
+        assert len(service.timers) == 1
         writer.close()
-        await eventually(lambda: not service.lives)
+        await eventually(lambda: not service.timers)
     finally:
         await runner.cleanup()
 
@@ -270,19 +270,19 @@ async def test_slow_reader_holds_its_run_back(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1024)
         writer.write(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        await eventually(lambda: any(life.answer.blocked for life in service.lives))
-        (life,) = service.lives
+        await eventually(lambda: any(life.answer.blocked for life in service.timers))
+        (life,) = service.timers
         assert life.answer.count < 50_000
         count = life.answer.count
         for _ in range(200):
             await reader.readexactly(60_000)
         await eventually(lambda: life.answer.count > count)
         writer.close()
-        await eventually(lambda: not service.lives)
+        await eventually(lambda: not service.timers)
 
 
 async def test_streams_are_ended_when_the_host_stops(tmp_path: Path) -> None:
-    """They have `shutdownTimeout`, then their clients are told."""
+    """They have `shutdownTimeout`, then their clients receive an error."""
     application = streamstack.application(write(tmp_path, "server: {shutdownTimeout: 200ms}\n"))
     runner = web.AppRunner(mounted(application), access_log=None)
     await runner.setup()

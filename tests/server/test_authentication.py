@@ -80,7 +80,7 @@ async def test_no_token_is_told_what_is_needed(tmp_path: Path) -> None:
 
 
 async def test_the_body_is_not_read_and_inputs_are_not_told(tmp_path: Path) -> None:
-    """Whoever may not call learns nothing of the inputs, and no body is waited for."""
+    """A client without permission learns nothing of the inputs, and no body is waited for."""
     definition = WHO.replace("GET", "POST") + "inputParameters: {secret-plan: {type: text, required: true}}\n"
     async with project(tmp_path, definitions=definition) as server:
         client = await server.connect()
@@ -156,7 +156,7 @@ async def test_what_a_header_points_to_is_never_used(tmp_path: Path) -> None:
         async with project(tmp_path) as server:
             for header in ({name: value} for name, value in headers.items()):
                 reply = await server.get("/who", **bearer(signed(**header)))
-                assert reply.status == 200, header  # signed by the secret: what else it says is let be
+                assert reply.status == 200, header  # signed by the secret: what else it says is ignored
                 reply = await server.get("/who", **bearer(signed(key="x" * 40, **header)))
                 assert reply.status == 401
             for kid in ("../../../../dev/null", "' UNION SELECT 'x", "/etc/hostname", "x" * 3000):
@@ -426,7 +426,7 @@ async def test_a_way_with_scopes_beside_one_without(tmp_path: Path) -> None:
 
 
 async def test_optional(tmp_path: Path) -> None:
-    """Who sends nothing is nobody, `auth` is null; who sends something wrong is told so."""
+    """Without credentials `auth` is null; wrong credentials are refused."""
     definition = WHO.replace("authentication: jwt", "authentication: {jwt: {optional: true}}")
     async with project(tmp_path, definitions=definition) as server:
         nobody = await server.get("/who")
@@ -437,7 +437,7 @@ async def test_optional(tmp_path: Path) -> None:
     assert (nobody.status, nobody.body) == (200, b"null")
     assert told(somebody.body)["sub"] == "ada"
     assert wrong.status == 401
-    assert bare_token.status == 401  # a token without `Bearer` is no guest's
+    assert bare_token.status == 401  # a token without `Bearer` is not anonymous
     assert "Bearer ..." in told(bare_token.body)["detail"]
     assert (others.status, others.body) == (200, b"null")  # for a proxy, say
 
@@ -554,7 +554,7 @@ async def test_a_key_set_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_key_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any key nobody can be told: 503. Keys that are there are used on, for a while."""
+    """Without any key no client can be authenticated: 503. Keys that are there are used on, for a while."""
     monkeypatch.setattr(authentication, "PAUSE", 0.05)
     monkeypatch.setattr(authentication, "SHORTEST", 0.1)
     monkeypatch.setattr(authentication, "STALE", 1.0)
@@ -654,7 +654,7 @@ async def test_who_asks_and_leaves_has_keys_fetched_once(tmp_path: Path, monkeyp
 async def test_keys_that_stay_the_same_leave_what_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Having them fetched, as anybody can, does not make every token be checked anew."""
+    """Having them fetched, as any client can, does not make every token be checked again."""
     monkeypatch.setattr(authentication, "PAUSE", 0.0)
     key = KEYS["ES256"]
     publisher = Publisher(key)

@@ -70,7 +70,7 @@ SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
         ("- http.request: {url: 'http://127.0.0.1:9', body: << input.v >>}", {"v": [1]}, "`body` must be a text"),
         (MESSAGES, {"v": 5}, "`messages` must be a list, not an integer"),
         (MESSAGES, {"v": []}, "`messages` is empty"),
-        (MESSAGES, {"v": [{"role": "nobody", "content": "a"}]}, "`messages[0].role` is 'nobody'"),
+        (MESSAGES, {"v": [{"role": "stranger", "content": "a"}]}, "`messages[0].role` is 'stranger'"),
         (MESSAGES, {"v": [{"role": "tool", "content": "a"}]}, "`messages[0]` requires `toolCallId`"),
         (MESSAGES, {"v": [{"role": "user", "content": [5]}]}, "`messages[0].content[0]` is not a message part"),
         (NESTED, {"v": [{"type": "video"}]}, "`messages[0].content[0]` is not a message part"),

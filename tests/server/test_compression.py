@@ -212,7 +212,7 @@ async def test_keep_alive_goes_on() -> None:
 
 
 async def test_chunks_are_dropped_before_they_are_compressed() -> None:
-    """A reader of a compressed stream that drops is told of its gaps in a stream that stays whole."""
+    """A reader of a compressed stream that drops receives its gaps in a stream that stays whole."""
     text = """
     method: GET
     path: /s

@@ -1,4 +1,4 @@
-"""What is no HTTP, too long, or arrives oddly: always a clear 4xx, never a traceback."""
+"""What is not HTTP, too long, or arrives oddly: always a clear 4xx, never a traceback."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_http_2_is_refused_at_once(at: int) -> None:
 @pytest.mark.parametrize("reset", [False, True])
 async def test_reader_who_leaves_behind_many_requests(reset: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
     """A client that is not read from, since much of it waits, is noticed when it leaves."""
-    monkeypatch.setattr(connection, "_LOOK", 0.05)
+    monkeypatch.setattr(connection, "_CHECK_INTERVAL", 0.05)
 
     async def wait(run: Run, inputs: dict[str, Any]) -> None:
         await asyncio.sleep(60)
@@ -115,14 +115,14 @@ async def test_reader_who_leaves_behind_many_requests(reset: bool, monkeypatch: 
         client = await server.connect()
         client.ask()
         client.writer.write(b"GET /s HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000)
-        await eventually(lambda: server.service.lives)
+        await eventually(lambda: server.service.timers)
         await asyncio.sleep(0.2)
-        assert server.service.lives
+        assert server.service.timers
         if reset:
             replies.reset(client.writer.transport)
         else:
             client.writer.close()
-        await eventually(lambda: not server.service.lives)
+        await eventually(lambda: not server.service.timers)
 
 
 async def test_body_asked_for() -> None:
@@ -167,13 +167,13 @@ async def test_reader_who_leaves_while_sending() -> None:
         client.ask("/p", "POST", extra="Content-Length: 5\r\n")
         client.writer.write(b"12")
         await asyncio.sleep(0.05)
-        assert len(server.service.lives) == 1
+        assert len(server.service.timers) == 1
         client.close()
         for _ in range(100):
             await asyncio.sleep(0.01)
-            if not server.service.lives:
+            if not server.service.timers:
                 break
-        assert not server.service.lives
+        assert not server.service.timers
 
 
 async def test_reader_who_leaves_while_sending_the_next() -> None:
@@ -186,10 +186,10 @@ async def test_reader_who_leaves_while_sending_the_next() -> None:
         client = await server.connect()
         client.ask()
         client.writer.write(b"POST /p HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n12345")
-        await eventually(lambda: server.service.lives)
+        await eventually(lambda: server.service.timers)
         await asyncio.sleep(0.05)
         client.writer.close()
-        await eventually(lambda: not server.service.lives)
+        await eventually(lambda: not server.service.timers)
 
 
 @pytest.mark.parametrize("line", ["HEAD /s", "GET /_streams/x", "GET /s", "POST /finish"])
@@ -307,7 +307,7 @@ async def test_garbage_never_is_our_fault() -> None:
 
 
 async def test_gathered_chunks_leave_in_one_turn() -> None:
-    """All that gathered in a turn is flushed in the next, in that order; who fails keeps nobody else back."""
+    """All that gathered in a turn is flushed in the next, in that order; a failure delays no other."""
     flushed: list[int] = []
 
     class Gathering:
@@ -398,7 +398,7 @@ def test_body_in_chunks_is_followed_wherever_it_is_cut() -> None:
     ],
 )
 def test_no_chunks(data: bytes) -> None:
-    """What is no body in chunks is refused, wherever it is cut."""
+    """An invalid chunked body is refused, wherever it is cut."""
     for at in range(min(len(data), 50)):
         body = connection.ChunkedBody()
         with pytest.raises(connection.MalformedError):

@@ -105,7 +105,7 @@ async def test_a_dialect_is_none_of_an_answer_in_one_piece(tmp_path: Path) -> No
 
 
 async def test_resume_of_the_project_is_none_of_an_answer_in_one_piece(tmp_path: Path) -> None:
-    """What does not go with `resume` goes with an answer in one piece, where it is told to have no effect."""
+    """What does not go with `resume` goes with an answer in one piece, where it is reported to have no effect."""
     text = """
 method: GET
 path: /json

@@ -11,7 +11,7 @@ from streamstack.server.headers import check_status, date_line, header_lines, me
 
 
 def test_lines() -> None:
-    """Headers are lines; what is no ASCII is UTF-8."""
+    """Headers are lines; what is not ASCII is UTF-8."""
     assert header_lines([("A", "1"), ("B-c", "ü\t2")]) == "A: 1\r\nB-c: ü\t2\r\n".encode()
 
 

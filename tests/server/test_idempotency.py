@@ -86,7 +86,7 @@ async def test_the_same_key_with_another_request_is_refused(tmp_path: Path) -> N
 
 
 async def test_files_are_compared_by_their_content(tmp_path: Path) -> None:
-    """A form is cut anew each time it is sent: only what is in it counts."""
+    """A form has another boundary each time it is sent: only what is in it counts."""
 
     def form(boundary: str, content: str) -> bytes:
         lines = [
@@ -158,7 +158,7 @@ async def test_a_run_waits_for_its_key_to_come_back(tmp_path: Path) -> None:
 
 
 async def test_a_failure_is_the_answer_each_time(tmp_path: Path) -> None:
-    """What the run failed with is told again; what was wrong with the request keeps no key."""
+    """The error of the run is sent again; what was wrong with the request keeps no key."""
     definition = ORDER.replace(
         "  - repeat:", "  - throw: {code: sold-out, status: 409}\n    when: << turn == 1 >>\n  - repeat:"
     )
@@ -174,7 +174,7 @@ async def test_a_failure_is_the_answer_each_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ['""', "x" * 256, "a\tb", ""])
 async def test_what_is_no_key_is_refused(tmp_path: Path, key: str) -> None:
-    """It is told with the header's name."""
+    """It is reported with the header's name."""
     async with project(tmp_path, NONE, ORDER) as server:
         reply = await server.ask("POST", "/order", b'{"item": "tea"}', **JSON, Idempotency_Key=key)
         assert reply.status == 400

@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
@@ -49,10 +50,10 @@ async def served(
     path: str = "/s",
     rules: InputRules = STRICT,
     max_body: int = 1_000_000,
-    keeps_body: bool = False,
+    reads_body: bool = False,
 ) -> AsyncIterator[Server]:
     """Serve one endpoint with these inputs, which answers with what it read."""
-    reader = Reader(compile_yaml(yaml, rules), max_body=max_body, keeps_body=keeps_body)
+    reader = Reader(compile_yaml(yaml, rules), max_body=max_body, reads_body=reads_body)
     names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     made = endpoint(
         answer,
@@ -117,9 +118,39 @@ async def test_each_place_holds_its_inputs() -> None:
         assert [each[:2] for each in told] == [("path", "id"), ("query", "limit"), ("body", "message")]
 
 
+@pytest.mark.parametrize(
+    ("sent", "answers"),
+    [
+        ("1e400", {"integer": "must be between", "text": "must be a text, not a decimal", "decimal": 10**400}),
+        (
+            "-1e401",
+            {"decimal": "must be a decimal with an exponent of at most 400", "boolean": "must be true or false"},
+        ),
+        ("1" + "0" * 350, {"integer": "must be between", "decimal": 10**350, "json": 10**350}),
+        ("0." + "1" * 9_000, {"decimal": "0." + "1" * 9_000}),
+        ("0." + "1" * 10_001, {"decimal": "must be a decimal with at most 10000 digits"}),
+        ("1.10", {"decimal": "1.10", "json": 1.1}),
+    ],
+)
+async def test_numbers_of_any_size_are_read_or_refused_by_name(sent: str, answers: dict[str, Any]) -> None:
+    """A number beyond floats is a decimal, or a fault of its input, alike in a body and in a form."""
+    for type_, wanted in answers.items():
+        async with served(f"n: {type_}") as server:
+            for media, body in ((JSON, f'{{"n": {sent}}}'), (FORM, f"n={sent}")):
+                reply = await server.ask("POST", "/s", body.encode(), Content_Type=media)
+                if isinstance(wanted, str) and wanted.startswith("must"):
+                    if type_ != "text" or media == JSON:
+                        ((_, name, message),) = faults_of(reply)
+                        assert name == "n"
+                        assert message.startswith(wanted if media == JSON else "must be")
+                else:
+                    text = reply.body.partition(b'"n":')[2].partition(b"}")[0].decode()
+                    assert text == wanted if isinstance(wanted, str) else Decimal(text) == Decimal(str(wanted)), reply
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_query_is_where_no_body_is_expected(method: str) -> None:
-    """For GET and DELETE inputs come from the query; a body is let be."""
+    """For GET and DELETE inputs come from the query; a body is ignored."""
     async with served("a: integer", method=method) as server:
         reply = await server.ask(method, "/s?a=5", b'{"b": 1}', Content_Type=JSON)
         assert inputs_of(reply) == {"a": 5}
@@ -135,13 +166,13 @@ async def test_query_is_where_no_body_is_expected(method: str) -> None:
     ],
 )
 async def test_malformed_query_is_a_fault(query: str, told: tuple[str, str]) -> None:
-    """A repeated scalar, bytes that are no UTF-8, and too many names are each told."""
+    """A repeated scalar, bytes that are not UTF-8, and too many names are each reported."""
     async with served("a: integer\nb: text", method="GET") as server:
         assert faults_of(await server.ask("GET", f"/s?{query}")) == [("query", *told)]
 
 
 async def test_header_that_is_no_utf8_is_a_fault() -> None:
-    """Bytes in headers and cookies that are no UTF-8 are told, not passed on."""
+    """Bytes in headers and cookies that are not UTF-8 are reported, not passed on."""
     async with served("a: {type: text, in: header}\nb: {type: text, in: cookie}", method="GET") as server:
         raw = b"GET /s HTTP/1.1\r\nHost: t\r\nConnection: close\r\nA: \xff\r\nCookie: b=\xfe\r\n\r\n"
         answered = await server.raw(raw)
@@ -179,7 +210,7 @@ async def test_other_types_are_refused(content_type: str) -> None:
 
 
 async def test_json_sent_as_a_form_is_told() -> None:
-    """What `curl -d` sends without a header is told by what is missing."""
+    """For what `curl -d` sends without a header the message says what is missing."""
     async with served("a: {type: integer, required: true}") as server:
         reply = await server.ask("POST", "/s", b'{"a": 5}', Content_Type=FORM)
         assert "Content-Type: application/json" in faults_of(reply)[0][2]
@@ -270,8 +301,8 @@ async def test_chunked_body_is_taken_however_it_is_cut() -> None:
         assert '"a":"héllo","b":1.50'.encode() in answered
 
 
-@pytest.mark.parametrize("keeps_body", [False, True])
-async def test_files_are_uploaded(keeps_body: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("reads_body", [False, True])
+async def test_files_are_uploaded(reads_body: bool) -> None:  # noqa: FBT001
     """A file comes with its name, type and size; texts and JSON stand beside it."""
     yaml = """
     upload: {type: file, required: true, maxSize: 5MB, contentTypes: [text/*]}
@@ -287,7 +318,7 @@ async def test_files_are_uploaded(keeps_body: bool) -> None:  # noqa: FBT001
         ("more", "1", "1.txt", "text/plain"),
         ("more", "2", "2.txt", ""),
     ]
-    async with served(yaml, max_body=4_000_000, keeps_body=keeps_body) as server:
+    async with served(yaml, max_body=4_000_000, reads_body=reads_body) as server:
         reply = await send_multipart(server, *parts)
         assert inputs_of(reply) == {
             "upload": ["a b.csv", "text/csv", 3_000_000, "x" * 100],
@@ -296,7 +327,7 @@ async def test_files_are_uploaded(keeps_body: bool) -> None:  # noqa: FBT001
             "options": {"n": 5},
         }
         held = json.loads(reply.body)["request"]["body"]
-        assert (len(held) > 3_000_000) is keeps_body
+        assert (len(held) > 3_000_000) is reads_body
 
 
 @pytest.mark.parametrize(
@@ -345,10 +376,10 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("number", range(len(MALFORMED)))
-@pytest.mark.parametrize("keeps_body", [False, True])
-async def test_malformed_multipart_is_refused(number: int, keeps_body: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("reads_body", [False, True])
+async def test_malformed_multipart_is_refused(number: int, reads_body: bool) -> None:  # noqa: FBT001
     """A malformed form is a fault of the client, never of the server."""
-    async with served("a: {type: integer, required: true}", keeps_body=keeps_body) as server:
+    async with served("a: {type: integer, required: true}", reads_body=reads_body) as server:
         reply = await server.ask("POST", "/s", MALFORMED[number], Content_Type="multipart/form-data; boundary=B")
         assert faults_of(reply)
 
@@ -386,7 +417,7 @@ async def test_multipart_is_read_however_it_is_cut() -> None:
 
 async def test_raw_body_of_a_webhook_is_let_be() -> None:
     """Where no input is in the body and the definition reads it raw, it may be anything."""
-    async with served("n: {type: integer, in: query}", keeps_body=True) as server:
+    async with served("n: {type: integer, in: query}", reads_body=True) as server:
         for content_type in (JSON, "text/xml", FORM, "multipart/form-data; boundary=B"):
             reply = await server.ask("POST", "/s?n=1", b'{"a": ', Content_Type=content_type)
             assert inputs_of(reply) == {"n": 1}
@@ -408,7 +439,7 @@ async def test_body_is_refused_where_nothing_is_declared() -> None:
 
 async def test_request_is_shown_to_definitions() -> None:
     """`request` has method, path, query, headers, cookies, body, ip and id."""
-    async with served("a: json", path="/ä/{id}", rules=InputRules(unknown="ignore"), keeps_body=True) as server:
+    async with served("a: json", path="/ä/{id}", rules=InputRules(unknown="ignore"), reads_body=True) as server:
         reply = await server.ask(
             "POST",
             f"/{quote('ä')}/a%2Fb?x=1&y=2&y=3&z",

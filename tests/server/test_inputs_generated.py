@@ -57,7 +57,7 @@ async def test_no_request_is_an_error_of_ours(seed: int) -> None:
     pick = Random(seed)  # noqa: S311
     inputs = tuple(declaration(pick, name) for name in "abcd")
     checker = compile_inputs(inputs, InputRules(unknown=pick.choice(["refuse", "ignore"])))
-    reader = Reader(checker, max_body=2000, keeps_body=seed % 2 == 0)
+    reader = Reader(checker, max_body=2000, reads_body=seed % 2 == 0)
     made = [
         endpoint(echo, "/s/{a}", method, wire=ResponseOptions("value"), read=reader.read, show=reader.show)
         for method in ("GET", "POST", "PUT", "DELETE")

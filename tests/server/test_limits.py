@@ -69,7 +69,7 @@ async def limited(folder: Path, state: str, limit: str, rest: str = "", settings
 
 @pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
 async def test_so_many_calls_are_let_in(tmp_path: Path, state: str, algorithm: str) -> None:
-    """Each is told what is left; the next one gets 429, and when to come again."""
+    """Each learns what is left; the next one gets 429, and when to come again."""
     limit = f"{{limit: 3/minute, algorithm: {algorithm}}}"
     async with limited(tmp_path, state, limit) as server:
         replies = [await server.get("/l") for _ in range(4)]
@@ -89,7 +89,7 @@ async def test_so_many_calls_are_let_in(tmp_path: Path, state: str, algorithm: s
 
 @pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
 async def test_when_the_time_is_over_there_is_room(tmp_path: Path, state: str, algorithm: str) -> None:
-    """Who waits for `Retry-After` is let in; refused calls did not count."""
+    """A client that waits for `Retry-After` is admitted; refused calls did not count."""
     async with limited(tmp_path, state, f"{{limit: 2/1s, algorithm: {algorithm}}}") as server:
         first = [(await server.get("/l")).status for _ in range(5)]
         await asyncio.sleep(1.1)
@@ -100,7 +100,7 @@ async def test_when_the_time_is_over_there_is_room(tmp_path: Path, state: str, a
 
 @pytest.mark.parametrize("algorithm", ["fixed", "sliding"])
 async def test_never_more_than_the_limit_at_once(tmp_path: Path, state: str, algorithm: str) -> None:
-    """Of two hundred that come together, exactly so many are let in."""
+    """Of two hundred that come together, exactly so many are admitted."""
     async with limited(tmp_path, state, f"{{limit: 60/minute, algorithm: {algorithm}}}") as server:
         replies = await asyncio.gather(*(server.get("/l") for _ in range(200)))
     statuses = [each.status for each in replies]
@@ -110,7 +110,7 @@ async def test_never_more_than_the_limit_at_once(tmp_path: Path, state: str, alg
 
 
 async def test_of_several_limits_all_must_have_room(tmp_path: Path, state: str) -> None:
-    """What is told is the tightest; what one refuses, the others do not count."""
+    """The tightest is reported; what one refuses, the others do not count."""
     limits = "[5/minute, {limit: 2/1s, by: all}]"
     async with limited(tmp_path, state, limits) as server:
         first = [await server.get("/l") for _ in range(4)]
@@ -126,13 +126,13 @@ async def test_of_several_limits_all_must_have_room(tmp_path: Path, state: str) 
 
 
 def test_of_two_limits_with_the_same_left_the_slower_is_told() -> None:
-    """As many calls are left in both: what counts is the one that takes longer to let in more, refused or not."""
+    """As many calls are left in both: what counts is the one that takes longer to admit more, refused or not."""
     quick, slow = (quota_of(Rate(5, seconds), "fixed", b"k") for seconds in (10, 60))
     for admitted, left in ((True, 2), (False, 0)):
         soon, late = (Verdict(admitted, left, reset) for reset in (4_000, 50_000))
         assert tightest([quick, slow], [soon, late]) == (slow, late)
         assert tightest([slow, quick], [late, soon]) == (slow, late)
-    # The one that has to be waited for is told before one that lets in no more later.
+    # The one that has to be waited for is reported before one that admits no more later.
     refused, empty = Verdict(False, 0, 1_000), Verdict(True, 0, 50_000)
     assert tightest([quick, slow], [refused, empty]) == (quick, refused)
     one, two = Verdict(True, 1, 1_000), Verdict(True, 2, 50_000)
@@ -140,7 +140,7 @@ def test_of_two_limits_with_the_same_left_the_slower_is_told() -> None:
 
 
 async def test_endpoints_count_apart(tmp_path: Path, state: str) -> None:
-    """One that is used up leaves the others alone; one without a limit tells of none."""
+    """One that is used up leaves the others alone; one without a limit reports none."""
     texts = [endpoint("1/minute", path="/a"), endpoint("1/minute", path="/b"), endpoint("", path="/c")]
     async with project(tmp_path, state, "\n---\n".join(texts), {}) as server:
         statuses = [(await server.get(path)).status for path in ("/a", "/a", "/b", "/c", "/c")]
@@ -161,7 +161,7 @@ async def test_callers_count_apart(tmp_path: Path, state: str) -> None:
         statuses = [(await server.get("/l", **headers)).status for headers in (ada, ada, other, bob, bob, {}, {})]
         forged = await server.get("/l", Authorization="Bearer forged")
     assert statuses == [200, 429, 429, 200, 429, 200, 429]
-    assert forged.status == 401, "who is not let in by the guard is not counted"
+    assert forged.status == 401, "a client refused by the guard is not counted"
     assert "ratelimit-limit" not in forged.headers
 
 
@@ -188,7 +188,7 @@ async def test_what_counts_as_one(tmp_path: Path, state: str, by: str, statuses:
 
 
 async def test_a_limit_may_be_a_binding(tmp_path: Path, state: str) -> None:
-    """Of the caller's plan, say; null is no limit; what is no rate is the author's fault, with its place."""
+    """Of the caller's plan, say; null means no limit; what is not a rate is the author's fault, with its place."""
     limit = """
       limit: '<< {"pro": "2/minute", "free": "1/minute", "odd": "x"}[auth.plan] if auth.plan is defined else null >>'
     """
@@ -219,7 +219,7 @@ async def test_bad_requests_count(tmp_path: Path, state: str) -> None:
 
 
 async def test_a_body_is_not_read_where_there_is_no_room(tmp_path: Path, state: str) -> None:
-    """Who asks before sending is told 429 in place of 100."""
+    """A client that asks before sending gets 429 in place of 100."""
     text = (
         "path: /l\nmethod: POST\nresponseType: json\nrateLimit: 1/minute\n"
         "inputParameters: {a: {type: text}}\nfunctionStack: [{return: 1}]\n"
@@ -459,7 +459,7 @@ async def test_whatever_readers_do_no_place_is_lost(tmp_path: Path, state: str) 
 
 
 async def test_without_its_redis_each_server_counts_by_itself(tmp_path: Path, own_redis: RedisServer) -> None:
-    """Calls are let in up to the limit, streams too; the log tells it once; when Redis is back, it counts."""
+    """Calls are admitted up to the limit, streams too; it is logged once; when Redis is back, it counts."""
     state = f"state: {{url: '{own_redis.url}'}}\n"
     texts = endpoint("3/minute") + "---\n" + STREAM.format(limit="{concurrent: 2}")
     async with project(tmp_path, state, texts, {}) as server:
@@ -506,7 +506,7 @@ functionStack:
 
 
 async def test_who_reads_the_run_of_a_key_holds_no_place(tmp_path: Path, state: str) -> None:
-    """Its run has one; a request that is sent again needs one until it is told which run is its own."""
+    """Its run has one; a request that is sent again needs one until it learns which run is its own."""
     text = STREAM.format(limit="{concurrent: 2}").replace("GET", "POST\nstreaming: {resume: true}")
 
     async def post(key: str) -> Client:

@@ -114,7 +114,7 @@ async def test_oldest_bodies_are_given_up(
             assert b" 200 OK" in await clients[-1].head()
         for client in clients:
             client.close()
-        await eventually(lambda: not server.service.lives)
+        await eventually(lambda: not server.service.timers)
         assert memory.used == 0
 
 
@@ -124,7 +124,7 @@ async def test_files_count_as_far_as_they_are_in_memory(tmp_path: Path) -> None:
         head = b'--B\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
         clients = [await begin(server, "/file", PARTS, head + b"x" * 5 * MEGABYTE) for _ in range(8)]
         await asyncio.sleep(0.2)
-        assert len(server.service.lives) == 8
+        assert len(server.service.timers) == 8
         assert server.service.memory.used < 9 * MEGABYTE
         for client in clients:
             client.writer.write(b"\r\n--B--\r\n ")
@@ -169,10 +169,10 @@ async def test_broken_off_bodies_leave_nothing_behind(
             before = tracemalloc.get_traced_memory()[0]
             for _ in range(8):
                 client = await begin(server, path, content_type, data, gzip=gzip)
-                await eventually(lambda: server.service.lives)
+                await eventually(lambda: server.service.timers)
                 await asyncio.sleep(0.05)
                 client.writer.close()
-                await eventually(lambda: not server.service.lives)
+                await eventually(lambda: not server.service.timers)
             server.clients.clear()
             del client
             await asyncio.sleep(0.1)

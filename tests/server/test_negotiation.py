@@ -44,7 +44,7 @@ from streamstack.server.response_options import choose
         ("text/event-stream;q=0, */*", "ndjson"),
         ("text/event-stream;q=0, application/x-ndjson;q=0, */*;q=0.1", "jsonl"),
         ("application/*;q=0.2, text/*;q=0.4", "sse"),
-        # What is no q counts as 1.
+        # An invalid q counts as 1.
         ("text/csv;q=x, text/plain;q=0.9", "csv"),
         ("text/csv;q=nan", "csv"),
         ("text/csv;q=7, text/plain", "csv"),
@@ -57,7 +57,7 @@ def test_format(accept: str | None, format_: str) -> None:
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html", "*/*;q=0", "text/csv;q=0", ";;;", "x" * 5000])
 def test_nothing_fits(accept: str) -> None:
-    """What names none of the types is told so with 406."""
+    """A list without any of the types gets 406."""
     with pytest.raises(RunError) as caught:
         choose(accept)
     assert (caught.value.status, caught.value.code) == (406, "not-acceptable")

@@ -50,12 +50,12 @@ async def leave_early(server: Server, body: str = "0123456789") -> None:
 
 @pytest.mark.parametrize("resume", ["resume: false", "resume: true"])
 async def test_the_run_completes_without_its_reader(tmp_path: Path, resume: str) -> None:
-    """Its `after` is told `completed`; its files stay until then, and are gone afterwards."""
+    """Its `after` sees `completed`; its files stay until then, and are gone afterwards."""
     async with project(tmp_path, NONE, UPLOAD.replace("RESUME", resume)) as server:
         await leave_early(server)
         await asyncio.sleep(0.05)
         assert (await server.get("/told")).body == b"null"
-        await until(lambda: not server.service.lives)
+        await until(lambda: not server.service.timers)
         await asyncio.sleep(0.05)
         assert (await server.get("/told")).body == b'"completed 0123456789 20"'
 
@@ -65,9 +65,9 @@ async def test_shutting_down_waits_for_such_a_run(tmp_path: Path, resume: str) -
     """Within `shutdownTimeout`: then it ends as any other, with `producer-lost`."""
     async with project(tmp_path, NONE, UPLOAD.replace("RESUME", resume)) as server:
         await leave_early(server)
-        assert len(server.service.lives) == 1
+        assert len(server.service.timers) == 1
         await server.service.drain(5)
-        assert not server.service.lives
+        assert not server.service.timers
         await server.service.settle(5)
         server.service.draining = False
         assert (await server.get("/told")).body == b'"completed 0123456789 20"'
@@ -83,6 +83,6 @@ async def test_by_default_the_run_ends_with_its_reader(tmp_path: Path) -> None:
     definition = UPLOAD.replace("onDisconnect: finish, RESUME", "onDisconnect: cancel")
     async with project(tmp_path, NONE, definition) as server:
         await leave_early(server)
-        await until(lambda: not server.service.lives)
+        await until(lambda: not server.service.timers)
         await asyncio.sleep(0.05)
         assert (await server.get("/told")).body.startswith(b'"cancelled 0123456789')

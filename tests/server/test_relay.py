@@ -39,7 +39,7 @@ async def one(wire: Wire) -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_reader_who_leaves_takes_the_upstream_along(*, first: bool) -> None:
-    """Before the first token and after it, the upstream sees within 50 ms that nobody reads any more."""
+    """Before the first token and after it, the upstream sees within 50 ms that the client has gone."""
     async with Upstream(one if first else silent) as upstream, serving(relay(upstream.url)) as server:
         client = await server.connect()
         client.ask()
@@ -142,7 +142,7 @@ async def test_memory_is_flat_while_a_reader_takes_a_kilobyte_a_second(decode: s
 
 
 async def test_retry_after_of_a_busy_upstream_is_handed_on() -> None:
-    """Whoever asked us learns when it is worth asking again."""
+    """The client learns when it is worth asking again."""
 
     async def busy(wire: Wire) -> None:
         await wire.head("Content-Length: 0", "Retry-After: 7", status="429 Busy", chunked=False)

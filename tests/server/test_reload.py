@@ -1,4 +1,4 @@
-"""Files that change are served anew, and what is broken is not."""
+"""Files that change are served again, and what is broken is not."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_what_changes_is_served(tmp_path: Path, workers: str) -> None:
 
 @both
 async def test_what_is_broken_is_told_and_not_served(tmp_path: Path, workers: str) -> None:
-    """The place is told, the last good version of the whole project stays, and the next good one is served."""
+    """The place is reported, the last good version of the whole project stays, and the next good one is served."""
     options = ("--reload", "--workers", workers)
     async with serving(tmp_path, *options, hello=HELLO, slow=SLOW) as server:
         (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "<< nowhere >>"))
@@ -98,7 +98,7 @@ async def test_what_is_broken_is_told_and_not_served(tmp_path: Path, workers: st
         (tmp_path / "hello.yaml").write_text("path: [")
         await server.said(r"hello\.yaml:1:\d+: error: yaml-syntax")
         await says(server, "first")
-        # What nobody serves is no project, either.
+        # What is not served is not a project, either.
         for name in ("hello", "slow"):
             (tmp_path / f"{name}.yaml").unlink()
         await server.said("no endpoints found")
@@ -234,7 +234,7 @@ async def test_streams_are_shared_from_the_first_that_is_kept(tmp_path: Path, re
 async def test_streams_of_what_is_gone_are_read_to_their_end(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endpoint that goes leaves its streams to those who began them, at every worker, and to nobody else."""
+    """An endpoint that goes leaves its streams to those who began them, at every worker, and to no others."""
     monkeypatch.setenv("JWT_SECRET", SECRET)
     settings = f"state: {{url: {redis_url}}}\n{BY_SECRET}"
     report = RESUMING.replace("path:", "authentication: jwt\npath:").replace("30", "200")
@@ -279,7 +279,7 @@ async def test_streams_of_what_is_gone_are_read_to_their_end(
 
 @both
 async def test_hangup_serves_anew(tmp_path: Path, workers: str) -> None:
-    """Without --reload nothing is served anew by itself: SIGHUP asks for it."""
+    """Without --reload nothing is reloaded by itself: SIGHUP asks for it."""
     async with serving(tmp_path, "--workers", workers, hello=HELLO) as server:
         (tmp_path / "hello.yaml").write_text(HELLO.replace("first", "second"))
         await asyncio.sleep(1.0)
@@ -307,7 +307,7 @@ async def test_hangup_of_a_terminal_stops(tmp_path: Path, workers: str) -> None:
 
 
 def test_what_no_one_foresaw_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever goes wrong while files are compiled anew is told, and what is served goes on."""
+    """Whatever goes wrong while files are compiled again is reported, and what is served goes on."""
     (tmp_path / "hello.yaml").write_text(HELLO)
     checked = read_project(tmp_path, REGISTRY, {})
     edition = first_edition(checked, dev=False)
@@ -408,7 +408,7 @@ async def test_how_editors_save(tmp_path: Path) -> None:
 
 
 async def test_half_written_files_are_waited_for(tmp_path: Path) -> None:
-    """While a file grows, or is away because it is being replaced, nothing is told; afterwards all at once."""
+    """While a file grows, or is away because it is being replaced, nothing is reported; afterwards all at once."""
     first, second = tmp_path / "a.yaml", tmp_path / "b.yml"
     first.write_text("1")
     with watching(tmp_path) as seen:
@@ -459,7 +459,7 @@ async def test_folders_that_come_and_go_are_watched(tmp_path: Path) -> None:
 
 @both
 async def test_only_regular_files_are_read(tmp_path: Path, workers: str) -> None:
-    """A pipe named as a definition is told, and hinders nobody."""
+    """A pipe named as a definition is reported, and hinders no request."""
     options = ("--reload", "--workers", workers)
     async with serving(tmp_path, *options, hello=HELLO) as server:
         os.mkfifo(tmp_path / "pipe.yaml")
@@ -484,7 +484,7 @@ response: << names >>
 
 @both
 async def test_setup_files_run_when_they_change(tmp_path: Path, workers: str) -> None:
-    """What is added to schema.sql is there without a restart; what is broken in it is told."""
+    """What is added to schema.sql is there without a restart; what is broken in it is reported."""
     schema = tmp_path / "schema.sql"
     schema.write_text("CREATE TABLE IF NOT EXISTS items (name text); INSERT INTO items VALUES ('a')")
     settings = "databases: {main: {setup: schema.sql}}"
@@ -501,7 +501,7 @@ async def test_setup_files_run_when_they_change(tmp_path: Path, workers: str) ->
 
 @both
 async def test_the_env_file_is_read_again(tmp_path: Path, workers: str) -> None:
-    """A variable of `.env` that changes is served anew, in settings and in bindings."""
+    """A variable of `.env` that changes is reloaded, in settings and in bindings."""
     hello = HELLO.replace("first", "<< settings.word >><< env.OTHER >>")
     settings = "settings: {word: << env.WORD >>}"
     file = tmp_path / ".env"

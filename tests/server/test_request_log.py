@@ -102,7 +102,7 @@ async def test_a_failed_request(tmp_path: Path) -> None:
 
 @both
 async def test_requests_that_are_rejected(tmp_path: Path, workers: str) -> None:
-    """A 400 for inputs is no failed run; what no endpoint takes is logged by its path, without its query."""
+    """A 400 for inputs is not a failed run; what no endpoint takes is logged by its path, without its query."""
     settings = "server: {metrics: {open: true}}"
     options = ("--workers", workers)
     async with serving(tmp_path, *options, streamstack=settings, stream=STREAM) as server:

@@ -299,7 +299,7 @@ async def test_sizes_are_limited() -> None:
 
 
 async def test_a_body_that_is_not_compressed_as_it_says_is_told() -> None:
-    """It did not break off: the client is told what is wrong with it."""
+    """It did not break off: the client learns what is wrong with it."""
     async with served(TOTALS) as server:
         reply = await server.ask("POST", "/s", b"not gzip--", Content_Encoding="gzip")
         assert reply.status == 400
@@ -327,7 +327,7 @@ async def test_compressed_body_is_read_as_it_arrives() -> None:
     ],
 )
 async def test_what_is_no_stream_is_refused(headers: dict[str, str]) -> None:
-    """A form, a coding that is not undone, a charset nobody knows: 415."""
+    """A form, a coding that is not undone, an unknown charset: 415."""
     text = TOTALS.replace(", decode: ndjson", "")
     async with served(text) as server:
         reply = await server.ask("POST", "/s", b"x", **headers)

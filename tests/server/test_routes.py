@@ -80,7 +80,7 @@ def test_route_is_found(method: str, path: str, target: str | None, parameters: 
 
 @pytest.mark.parametrize("path", ["/nope", "/users", "/users//", "//users/me", "/Users/me", "*", ""])
 def test_no_route(path: str) -> None:
-    """An empty segment is no value, letters count as they are written."""
+    """An empty segment is not a value, letters count as they are written."""
     assert ROUTES.find("GET", path) is None
 
 

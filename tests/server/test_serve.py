@@ -194,7 +194,7 @@ async def test_missing_environment_is_told(tmp_path: Path) -> None:
 
 
 async def test_nothing_to_serve(tmp_path: Path) -> None:
-    """An empty folder, and one that is not there, are told apart."""
+    """An empty folder, and one that is not there, are reported apart."""
     code, said = await refused(tmp_path)
     assert (code, "no definitions" in said) == (2, True)
     code, said = await refused(tmp_path / "nope")
@@ -202,7 +202,7 @@ async def test_nothing_to_serve(tmp_path: Path) -> None:
 
 
 async def test_address_in_use(tmp_path: Path) -> None:
-    """A port that another has is told so, and how to choose one."""
+    """A port in use is reported as such, and how to choose one."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -228,7 +228,7 @@ authentication:
 
 
 async def test_a_secret_of_its_own_is_told(tmp_path: Path) -> None:
-    """Whoever serves learns that a secret was made and where it is; one that nobody uses is not made."""
+    """The log says that a secret was made and where it is; an unused one is not made."""
     async with serving(tmp_path, streamstack=SETTINGS, mine=GUARDED) as server:
         said = "\n".join(server.lines)
         assert "authentication.jwt has no secret of its own" in said

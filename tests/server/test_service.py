@@ -76,7 +76,7 @@ async def test_options() -> None:
 
 
 async def test_other_methods() -> None:
-    """A method that a path does not take is told which it does."""
+    """For a wrong method the response says which the path takes."""
     async with serving(endpoint(never)) as server:
         reply = await server.ask("DELETE", "/s")
         odd = await server.ask("PROPFIND", "/s")
@@ -270,7 +270,7 @@ async def test_hurry() -> None:
         await asyncio.sleep(0.1)
         draining = asyncio.create_task(server.service.drain(60))
         await asyncio.sleep(0.05)
-        server.service.hurry()
+        server.service.stop_now()
         await asyncio.wait_for(draining, 3)
         assert (await asked).status == 503
 

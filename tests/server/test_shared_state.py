@@ -66,7 +66,7 @@ async def servers(folder: Path, url: str, count: int) -> AsyncIterator[list[Proc
 
 
 class Readers:
-    """Those who read streams: who is let in stays."""
+    """Those who read streams: admitted ones stay."""
 
     def __init__(self) -> None:
         self.clients: list[Client] = []
@@ -94,7 +94,7 @@ async def readers() -> AsyncIterator[Readers]:
 
 
 async def test_they_count_as_one(tmp_path: Path, redis_url: str) -> None:
-    """Of two hundred calls to three servers exactly sixty are let in; counters miss nothing, to the last digit."""
+    """Of two hundred calls to three servers exactly sixty are admitted; counters miss nothing, to the last digit."""
     async with servers(tmp_path, redis_url, 3) as three:
         replies = await asyncio.gather(*(three[n % 3].ask("GET", "/limited") for n in range(200)))
         counts = await asyncio.gather(*(three[n % 3].ask("GET", "/count") for n in range(90)))

@@ -82,7 +82,7 @@ async def test_balancers_are_told_first(tmp_path: Path, workers: str) -> None:
 
 @both
 async def test_a_second_signal_ends_the_delay(tmp_path: Path, workers: str) -> None:
-    """Whoever asks twice does not want to wait, not for balancers either."""
+    """A second signal ends the wait, that for balancers too."""
     settings = "server: {shutdownDelay: 60s}"
     options = ("--workers", workers)
     async with serving(tmp_path, *options, streamstack=settings, slow=SLOW) as server:
@@ -103,7 +103,7 @@ async def test_a_second_signal_ends_the_delay(tmp_path: Path, workers: str) -> N
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_who_asks_again_and_again_gets_no_failure(tmp_path: Path, workers: str, number: signal.Signals) -> None:
-    """However often it is told to end, and be it in its last moments: the exit code is 0."""
+    """However often it is signalled to end, and be it in its last moments: the exit code is 0."""
     async with serving(tmp_path, "--workers", workers, hello=HELLO) as server:
         with suppress(ProcessLookupError):
             while server.process.returncode is None:
@@ -206,7 +206,7 @@ async def test_five_hundred_streams_are_all_told(tmp_path: Path, workers: str) -
 
 @both
 async def test_what_comes_after_is_done(tmp_path: Path, workers: str) -> None:
-    """`after` runs to its end, also for a run that was stopped with the server; its outcome is told."""
+    """`after` runs to its end, also for a run that was stopped with the server; its outcome is reported."""
     settings = "server: {shutdownTimeout: 200ms}"
     options = ("--workers", workers)
     async with serving(tmp_path, *options, streamstack=settings, after=AFTER) as server:
@@ -245,7 +245,7 @@ functionStack:
 
 
 async def test_a_stream_that_has_ended_is_read_to_its_end(tmp_path: Path) -> None:
-    """Nobody else has it: a reader who is behind has `shutdownTimeout` as one of a running stream has."""
+    """No other process has it: a reader who is behind has `shutdownTimeout` as one of a running stream has."""
     settings = "server: {shutdownTimeout: 20s}"
     async with serving(tmp_path, streamstack=settings, kept=KEPT) as server:
         client = await server.connect()
@@ -265,7 +265,7 @@ async def test_a_stream_that_has_ended_is_read_to_its_end(tmp_path: Path) -> Non
 
 
 async def test_who_is_behind_at_the_end_sees_that_there_was_more(tmp_path: Path) -> None:
-    """Whoever could not be told in time is cut off by a reset: in HTTP/1.0 a close is a good end."""
+    """A client that could not be informed in time is cut off by a reset: in HTTP/1.0 a close is a good end."""
     settings = "server: {shutdownTimeout: 100ms}"
     async with serving(tmp_path, streamstack=settings, kept=KEPT) as server:
         client = await server.connect()

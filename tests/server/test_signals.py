@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamstack.server.signals import GIVEN_UP
+from streamstack.server.signals import START_ABORTED
 from tests.server.declarations import HELLO, both
 from tests.server.processes import Process, settled, start, until
 
@@ -49,14 +49,14 @@ async def starting(
 class HeldFile:
     """A file of the project that holds up the process that opens it, by a lease (fcntl(2)).
 
-    It says `Before` to that process; whoever reads it afterwards finds another one in its place.
+    It says `Before` to that process; a later reader finds another one in its place.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "late.yaml"
         self._path.write_text(HELLO.replace("Hello", "Before"))
         self._descriptor = os.open(self._path, os.O_RDWR)
-        # The kernel tells of an opener by a signal: one that is ignored.
+        # The kernel announces an opener by a signal: one that is ignored.
         fcntl.fcntl(self._descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(self._descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
@@ -88,7 +88,7 @@ def held(tmp_path: Path) -> Iterator[HeldFile]:
 
 
 async def taken(server: Process) -> None:
-    """Wait until no signal waits for the server to take note of it."""
+    """Wait until no signal waits for the server to handle it."""
 
     def none() -> bool:
         lines = Path(f"/proc/{server.process.pid}/status").read_text("ascii").splitlines()
@@ -126,7 +126,7 @@ async def test_who_asks_for_the_end_gets_it(
         await held.is_read()
         server.process.send_signal(number)
         assert await asyncio.wait_for(server.process.wait(), 10) == 0
-        await server.said(GIVEN_UP)
+        await server.said(START_ABORTED)
         assert "Traceback" not in "".join(server.lines)
 
 
@@ -139,7 +139,7 @@ async def test_the_end_of_a_terminal_is_one(tmp_path: Path, held: HeldFile, work
             await held.is_read()
             server.process.send_signal(signal.SIGHUP)
             assert await asyncio.wait_for(server.process.wait(), 10) == 0
-            await server.said(GIVEN_UP)
+            await server.said(START_ABORTED)
     finally:
         os.close(leader)
         os.close(terminal)
@@ -182,6 +182,6 @@ async def test_nobody_waits_for_a_database(tmp_path: Path, workers: str, number:
         await asyncio.wait_for(asked.wait(), 30)
         server.process.send_signal(number)
         assert await asyncio.wait_for(server.process.wait(), 5) == 0
-        await server.said(GIVEN_UP)
+        await server.said(START_ABORTED)
         assert "Traceback" not in "".join(server.lines)
         await asyncio.wait_for(left.wait(), 10)

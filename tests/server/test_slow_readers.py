@@ -55,14 +55,14 @@ async def test_disconnect_cuts_off_a_reader_who_takes_nothing() -> None:
             assert await until(noted) == ["cancelled"]
             with pytest.raises(ConnectionResetError):
                 await asyncio.wait_for(client.reader.read(), 10)
-            assert not server.service.lives
+            assert not server.service.timers
     (told,) = [each for each in logs if each["event"] == "reader-dropped"]
     assert (told["code"], told["path"], told["log_level"]) == ("slow-client", "/s", "warning")
     assert told["chunks"] > 0
 
 
 async def test_disconnect_leaves_a_reader_who_reads() -> None:
-    """A run that is faster than its reader is no reason to cut it off: only a buffer that stays full is."""
+    """A run that is faster than its reader is not a reason to cut it off: only a buffer that stays full is."""
     text = FAST % ("slowClient: disconnect, buffer: 16KB, format: ndjson", 5_000)
     async with declared(text) as (server, noted):
         reply = await server.get()
@@ -82,12 +82,12 @@ async def test_disconnect_does_not_wait_for_the_rest_either() -> None:
         await small_reader(server, "/s")
         await asyncio.sleep(0.05)
         assert held(server)
-        await eventually(lambda: not server.service.lives and not held(server))
+        await eventually(lambda: not server.service.timers and not held(server))
 
 
 @pytest.mark.parametrize("buffer", ["16KB", "256KB"])
 async def test_drop_oldest_never_holds_the_run_back(buffer: str) -> None:
-    """The run comes to its end with nobody reading; what is kept is bounded by `buffer`."""
+    """The run comes to its end without a reader; what is stored is bounded by `buffer`."""
     text = FAST % (f"slowClient: dropOldest, buffer: {buffer}", 20_000)
     async with declared(text) as (server, noted):
         client = await small_reader(server, "/s", "Connection: close\r\n")
@@ -133,7 +133,7 @@ async def test_drop_oldest_tells_what_is_missing() -> None:
     assert dropped > 10_000
     end = json.loads(told[-1][2])
     assert (told[-1][0], end["chunks"], end["dropped"]) == ("done", 20_000, dropped)
-    # A gap is told once: two never follow one another.
+    # A gap is sent once: two never follow one another.
     assert not any(a[0] == b[0] == "gap" for a, b in pairwise(told))
 
 

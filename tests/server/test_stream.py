@@ -140,7 +140,7 @@ async def test_reader_who_leaves_a_busy_run() -> None:
         await client.head()
         client.close()
         await asyncio.wait_for(ended.wait(), 5)
-        assert not server.service.lives
+        assert not server.service.timers
 
 
 async def test_run_can_outlive_its_reader() -> None:
@@ -417,14 +417,14 @@ async def test_many_streams_at_once() -> None:
             client.ask()
         for client in clients:
             await client.head()
-        assert len(server.service.lives) == 300
+        assert len(server.service.timers) == 300
         for client in clients:
             client.close()
         for _ in range(100):
             await asyncio.sleep(0.02)
-            if not server.service.lives:
+            if not server.service.timers:
                 break
-        assert not server.service.lives
+        assert not server.service.timers
 
 
 async def test_greedy_run_is_fair() -> None:

@@ -76,7 +76,7 @@ async def test_streams(tmp_path: Path) -> None:
         await check_resume(opened)
         plain = await server.connect()
         plain.ask("/hello")
-        assert await plain.reader.read() == b""  # it is no TLS
+        assert await plain.reader.read() == b""  # it is not TLS
         plain.close()
         assert await server.stop() == 0
     assert [line for line in server.lines if '"level":"error"' in line or "Traceback" in line or "eof_" in line] == []
@@ -177,7 +177,7 @@ async def test_a_renewed_certificate_is_used(tmp_path: Path, workers: str, how: 
     ],
 )
 async def test_unusable_files_are_reported(tmp_path: Path, change: str, told: str) -> None:
-    """The message names the setting, the file and what it must be; nobody is asked for a password."""
+    """The message names the setting, the file and what it must be; no password is asked for."""
     _, key = certified(tmp_path)
     if change == "missing":
         key.unlink()

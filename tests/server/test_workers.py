@@ -107,7 +107,7 @@ async def test_workers_of_the_settings(tmp_path: Path) -> None:
 
 
 async def test_a_dead_worker_is_replaced(tmp_path: Path) -> None:
-    """A worker that is killed is told of, and another one takes its place."""
+    """A worker that is killed is reported, and another one takes its place."""
     async with serving(tmp_path, "--workers", "2", hello=HELLO) as server:
         first = server.workers()
         os.kill(first[0], signal.SIGKILL)
@@ -216,7 +216,7 @@ async def test_a_stopped_worker_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_a_busy_worker_is_replaced(tmp_path: Path) -> None:
-    """A loop without end is told with the place where it hangs."""
+    """A loop without end is reported with the place where it hangs."""
     options = ("--workers", "2")
     async with serving(tmp_path, *options, before=BUSY, streamstack=HANGS, hello=HELLO) as server:
         busy = server.workers()[0]
@@ -255,7 +255,7 @@ async def test_a_server_that_was_stopped_as_a_whole_goes_on(tmp_path: Path) -> N
 
 
 async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
-    """Nobody is left where the supervisor is killed, and its port is free again."""
+    """No process is left where the supervisor is killed, and its port is free again."""
     async with serving(tmp_path, "--workers", "2", hello=HELLO) as server:
         workers = server.workers()
         server.process.kill()
@@ -327,7 +327,7 @@ async def test_workers_sent_away_again_and_again_leave_somebody_who_serves(tmp_p
 
 
 async def test_where_no_worker_can_be_started_the_others_go_on(tmp_path: Path) -> None:
-    """What the system refuses for a moment is asked for again, and ends nobody's streams."""
+    """What the system refuses for a moment is asked for again, and ends no streams."""
     async with serving(tmp_path, "--workers", "2", slow=SLOW, hello=HELLO) as server:
         pid = server.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -343,7 +343,7 @@ async def test_where_no_worker_can_be_started_the_others_go_on(tmp_path: Path) -
 
 
 async def test_an_address_in_use_is_told_once(tmp_path: Path) -> None:
-    """A port that another has, be it another server with workers, is told so once, and nothing is served."""
+    """A port that another has, be it another server with workers, is reported once, and nothing is served."""
     async with serving(tmp_path, "--workers", "2", hello=HELLO) as server:
         code, said = await refused(tmp_path, "--workers", "2", "--port", str(server.port))
         assert await server.stop() == 0
@@ -394,7 +394,7 @@ async def test_workers_share_the_embedded_database(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         assert json.loads((await server.ask("GET", "/rows")).body) == 10
         assert not gone(postmaster)
-        # It was killed itself: it comes back, and whoever asks meanwhile is told, or waits.
+        # It was killed itself: it comes back, and requests meanwhile fail, or wait.
         os.kill(postmaster, signal.SIGKILL)
 
         async def answers() -> bool:
@@ -506,7 +506,7 @@ functionStack:
 
 
 async def test_chunk_intervals_and_reconnections(tmp_path: Path) -> None:
-    """The time between chunks and that of whole streams is told, and each client that came back."""
+    """The time between chunks and that of whole streams is reported, and each client that came back."""
     resumed = SLOW.replace("functionStack", "streaming: {resume: true}\nfunctionStack")
     async with serving(tmp_path, streamstack=OPEN, slow=resumed, hello=HELLO) as server:
         (client,) = await streams(server, 1)
@@ -539,7 +539,7 @@ async def test_chunk_intervals_and_reconnections(tmp_path: Path) -> None:
 
 
 async def test_running_streams_count(tmp_path: Path) -> None:
-    """Open streams are told, and what they have sent so far; nothing falls when a worker is killed."""
+    """Open streams are counted, and what they have sent so far; nothing falls when a worker is killed."""
     long = SLOW.replace("times: 20", "times: 2000")
     async with serving(tmp_path, "--workers", "2", streamstack=OPEN, slow=long) as server:
         clients = await streams(server, 20)
@@ -574,7 +574,7 @@ async def test_running_streams_count(tmp_path: Path) -> None:
 
 
 async def test_figures_are_closed(tmp_path: Path) -> None:
-    """Nothing tells that they are there, unless the settings let somebody see them."""
+    """Nothing tells that they are there, unless the settings admit a client."""
     async with serving(tmp_path, hello=HELLO) as server:
         there = await server.ask("GET", "/_metrics")
         nowhere = await server.ask("GET", "/_nowhere")
@@ -584,7 +584,7 @@ async def test_figures_are_closed(tmp_path: Path) -> None:
 
 
 async def test_figures_for_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who brings the token of the settings may see them, nobody else; the token is in no log."""
+    """Only clients with the token of the settings may see them; the token is in no log."""
     monkeypatch.setenv("METRICS_TOKEN", "a-very-secret-token")
     settings = "server: {metrics: {token: << env.METRICS_TOKEN >>}}"
     async with serving(tmp_path, streamstack=settings, hello=HELLO) as server:
@@ -640,7 +640,7 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
 
 
 def test_nobody_at_the_other_end_is_no_fault() -> None:
-    """What is said to a worker that has just died is said to nobody: the supervisor goes on."""
+    """What is said to a worker that has just died is lost: the supervisor goes on."""
     ours, theirs = map(Channel, socket.socketpair())
     ours.send(do="stop")
     assert theirs.receive() == [{"do": "stop"}]

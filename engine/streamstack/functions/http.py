@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +16,8 @@ from streamstack.errors import RunError
 from streamstack.functions.content import COUNTS, CSV, DECODE, DECODES, MAX_EVENT_SIZE, ON_INVALID, PATH, options_of
 from streamstack.functions.http_upstream import (
     EVENT_STREAM,
+    EXPECT,
+    EXPECT_ITEM,
     HEADERS_PARAMETER,
     LIMITS,
     PARAMETERS,
@@ -30,7 +32,7 @@ from streamstack.functions.http_upstream import (
     open_http,
     status_error,
 )
-from streamstack.language.definition import Effects, Example, Parameter, Property, function
+from streamstack.language.definition import Effects, Example, JsonSchema, Parameter, Property, function
 from streamstack.language.kinds import Kind
 from streamstack.language.values import to_json, to_text
 from streamstack.runtime.decoders import Options, decoder_for, format_of, read_content_type
@@ -72,7 +74,8 @@ _ACCEPT: Final = {
         "body. The others: a list of items.",
         default="auto",
     ),
-    effects=Effects(gives="value", result="{status: integer, headers: {..., *: text?}, body: any}"),
+    EXPECT,
+    effects=Effects(gives="value", result="{status: integer, headers: {..., *: text?}, body: expect}"),
     examples=[
         Example(
             "send a GET request",
@@ -93,6 +96,13 @@ _ACCEPT: Final = {
             result=404,
         ),
         Example(
+            "declare the response",
+            "- http.request:\n    url: https://api.example.org/people/7\n    expect:\n      type: object\n"
+            "      required: [name]\n      properties: {name: {type: string}}\n  as: reply\n"
+            "- return: << reply.body.name | upper >>",
+            result="ADA",
+        ),
+        Example(
             "an unexpected status", "- http.request: https://api.example.org/people/9\n  as: reply", fails="http-status"
         ),
     ],
@@ -104,6 +114,7 @@ async def http_request(
     allow_status: list[Any] | None = None,
     timeout: float | None = None,
     decode: str = "auto",
+    expect: JsonSchema | None = None,
     **parts: Any,
 ) -> dict[str, Any]:
     """Send a request and wait for the complete response: {status, headers, body}.
@@ -111,7 +122,8 @@ async def http_request(
     Header names are in lower case. An empty body is null. A status of 400 or above fails with `http-status`,
     with {status, headers, body} in `error.details`, unless it is in `allowStatus`. A failed connection fails
     with `http-connection`, a truncated body with `stream-lost`, and a body that can't be decoded with
-    `invalid-chunk`. For long bodies or live streams use `http.stream`.
+    `invalid-chunk`, as does one that does not match `expect`, with the `faults` in `error.details`. For long
+    bodies or live streams use `http.stream`.
 
     With `retry`, temporary statuses (408, 409, 425, 429, 500, 502, 503, 504) are retried, no sooner than the
     response's `Retry-After`. If that is longer than `maxDelay`, the step fails immediately.
@@ -133,11 +145,10 @@ async def http_request(
         except TimeoutError:
             host = request.url.host
             raise RunError("timeout", f"{host} took longer than {seconds:g} s to answer") from None
-        return {
-            "status": answer.status,
-            "headers": headers_of(answer),
-            "body": _decode(answer, data, decode) if data else None,
-        }
+        body = _decode(answer, data, decode) if data else None
+        if expect is not None:
+            _check_body(answer, expect, body)
+        return {"status": answer.status, "headers": headers_of(answer), "body": body}
     except RunError as error:
         error.about.setdefault("url", loggable(request.url))
         raise
@@ -181,6 +192,18 @@ def _decode(answer: UpstreamResponse, data: bytes, decode: str) -> Any:
     return "".join(items) if name == "text" else items
 
 
+def _check_body(answer: UpstreamResponse, expect: JsonSchema, body: Any) -> None:
+    """Check what a response holds. Raises RunError ``invalid-chunk``."""
+    faults = [f"{name or 'the body'} {message}" for name, message in expect.find_faults(body)]
+    if faults:
+        message = f"the answer of {answer.host} is not what was expected"
+        error = RunError("invalid-chunk", message, details={"status": answer.status, "faults": faults})
+        error.about["faults"] = faults[:_LOGGED]
+        raise error
+
+
+#: How many faults of a response the log names.
+_LOGGED: Final = 10
 _EVENTS: Final = frozenset({"sse", "sseJson"})
 #: Media types that can't be the format that was asked for, and so are an error in disguise.
 _CONTRADICTIONS: Final = {
@@ -200,11 +223,13 @@ _CONTRADICTIONS: Final = {
     *CSV,
     ON_INVALID,
     MAX_EVENT_SIZE,
+    EXPECT_ITEM,
     *LIMITS,
     RECONNECT,
     effects=Effects(
         gives="stream",
-        result="stream of ({event: text?, id: text?, data: any, ...} if decode = sse else any)",
+        result="stream of (any if onInvalid = give else {event: text?, id: text?, data: expect, ...} if decode = sse "
+        "else any if decode = auto else any if decode = sseJson else expect)",
         properties=(
             Property("status", "Status of the response; null before it has arrived."),
             Property("headers", "Response headers, by lower-case name."),
@@ -255,6 +280,7 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     columns: list[Any] | None = None,
     on_invalid: OnInvalid = "fail",
     max_event_size: int | None = None,
+    expect: JsonSchema | None = None,
     first_chunk_timeout: float | None = None,
     idle_timeout: float | None = None,
     reconnect: Mapping[str, Any] | None = None,
@@ -269,7 +295,8 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
 
     Errors: `http-connection` (connection failed), `http-status` (with {status, headers, body} in
     `error.details`), `timeout`, `stream-lost` (the response was truncated), `invalid-chunk` (also a
-    Content-Type that contradicts `decode`, and an event larger than `maxEventSize`). `retry` applies up to the
+    Content-Type that contradicts `decode`, an event larger than `maxEventSize`, and an item that does not match
+    `expect`). `retry` applies up to the
     first item. `reconnect`, for GET only, applies afterwards and sends the last event id as Last-Event-ID. As
     in EventSource, `sse` also reconnects when the response ends normally, unless the upstream responds with
     204; other formats reconnect only after a lost connection.
@@ -296,10 +323,21 @@ def http_stream(  # noqa: PLR0913  (a stream has that many parts)
     )
     times = StreamTimeouts.of(settings, first_chunk_timeout, idle_timeout, timeout)
     stream = HttpStream(run, client, request, decode, options, allow_status, times, reconnect)
+    stream.expect = expect
     return Stream(
         stream.batches,
         {"status": lambda: stream.status, "headers": lambda: stream.headers, "skipped": lambda: stream.skipped},
     )
+
+
+def _item_check(expect: JsonSchema, *, of_events: bool) -> Callable[[Any], list[str]]:
+    """Return what checks an item, or the data of an event."""
+
+    def check(item: Any) -> list[str]:
+        faults = expect.find_faults(item["data"] if of_events else item)
+        return [f"{name or 'it'} {message}" for name, message in faults[:_LOGGED]]
+
+    return check
 
 
 class HttpStream(Upstream):
@@ -319,6 +357,7 @@ class HttpStream(Upstream):
         reconnect: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(run, request.url, times, reconnect)
+        self.expect: JsonSchema | None = None
         self.status: int | None = None
         self.headers: dict[str, Any] | None = None
         self._client = client
@@ -354,6 +393,8 @@ class HttpStream(Upstream):
         if media in _CONTRADICTIONS.get(name, ()) and answer.status != 204:
             raise await content_error(answer, media, name)
         decoder = decoder_for(name, replace(options, charset=charset))
+        if self.expect is not None:
+            decoder.check = _item_check(self.expect, of_events=name in _EVENTS)
         self._skipped = self.skipped or 0
         self._decoder = decoder
         self._complete = False

@@ -7,7 +7,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -35,7 +35,7 @@ from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.decoders.decoder import NotJsonError, excerpt, parse_json
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import Batches, File
-from streamstack.spec import Bound, Constant, Group
+from streamstack.spec import Bound, Constant, Group, SchemaOf
 
 if TYPE_CHECKING:
     from streamstack.connections.http_client import HttpClient, UpstreamResponse
@@ -110,6 +110,16 @@ PARAMETERS: Final = (
         Bound(Kind.LIST, refuses=_no_statuses),
         "Statuses that are not errors: numbers, or classes such as `4xx`.",
     ),
+)
+
+EXPECT: Final = Parameter(
+    "expect", SchemaOf(), "JSON Schema (2020-12) that the decoded body must match, whatever the status."
+)
+
+EXPECT_ITEM: Final = replace(
+    EXPECT,
+    description="JSON Schema (2020-12) that each item must match; of events, their `data`. An item that does not "
+    "match is handled as `onInvalid` says.",
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from streamstack.errors import Mark, fast_dataclass
 from streamstack.language.kinds import Kind
+from streamstack.language.shapes import Shape
 from streamstack.language.values import MISSING, Rate
 from streamstack.spec import Constant, Field, fields_by_name, setting
 
@@ -284,6 +285,20 @@ class Step:
 
 
 @fast_dataclass()
+class JsonSchema:
+    """A JSON Schema of the author's, compiled.
+
+    ``find_faults`` returns the faults of a value: the name of each part, "" for the value itself, and a message that
+    goes on from the name. ``shape`` is what is known of a value that has none.
+    """
+
+    source: dict[str, Any]  # as it was written, for models and API descriptions
+    refers: bool  # whether it has references
+    shape: Shape = field(compare=False)
+    find_faults: Callable[[Any], list[tuple[str, str]]] = field(compare=False, repr=False)
+
+
+@fast_dataclass()
 class Input:
     """A declared input parameter, or a property or item of one."""
 
@@ -312,6 +327,7 @@ class Input:
     content_types: tuple[str, ...] = ()
     decode: str | None = None
     on_invalid: str = "fail"
+    schema: JsonSchema | None = None
 
 
 @fast_dataclass()

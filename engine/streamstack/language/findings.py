@@ -174,6 +174,10 @@ _ERRORS: Final = {
         "A regular expression is not valid, or uses a feature that RE2 does not support.",
         "use RE2 syntax, without look-around and back-references, in single quotes",
     ),
+    "bad-schema": (
+        "A JSON Schema is not valid, or refers to something outside itself.",
+        "write a schema of JSON Schema 2020-12, with its definitions under `$defs`",
+    ),
     "bad-duration": ("A duration is not valid.", "write it like 200ms, 5s, 10m, 1h, 2d or as a number of milliseconds"),
     "bad-size": ("A size is not valid.", "write it like 64KB, 10MB or as a number of bytes"),
     "bad-rate": ("A rate is not valid.", "write it like 60/minute, 10/second, 1000/hour or 20/10s"),

@@ -30,6 +30,7 @@ from streamstack.spec import (
     ListOf,
     Named,
     Nesting,
+    SchemaOf,
     StackOf,
     Type,
     Variable,
@@ -202,6 +203,7 @@ INPUT_CONSTRAINTS: Final = (
         "What to do with an item that can't be decoded: `fail` the run, `skip` it, or `give` it as an error item.",
         "stream",
     ),
+    _constraint("schema", SchemaOf(), "JSON Schema (2020-12) that the value must match.", "json"),
 )
 #: What other languages call our types.
 COMMON_TYPES: Final = {

@@ -27,6 +27,7 @@ from streamstack.spec import (
     ListOf,
     Named,
     OneOf,
+    SchemaOf,
     StackOf,
     Tagged,
     Type,
@@ -225,6 +226,8 @@ def _type(wanted: Type, *, mode: Mode = "definition") -> Schema:
             }
         case OneOf():
             return {"anyOf": [_type(form, mode=mode) for form in wanted.forms]}
+        case SchemaOf():
+            return {"type": ["object", "boolean", "null"], "propertyNames": _SOUND_KEYS}
         case Custom():
             return dict(wanted.schema)
 
@@ -369,6 +372,9 @@ def input_schema(declared: Input) -> Schema:
         raise ValueError(f"the input `{declared.name}` is a {declared.type}")
     schema: Schema = {"description": declared.description} if declared.description else {}
     schema |= keys.TYPES[declared.type].schema
+    if declared.schema is not None and not declared.schema.refers:
+        # References are to the outermost schema, which it is not here.
+        schema = declared.schema.source | schema
     if declared.properties is not None:
         schema |= inputs_schema(declared.properties)
     if declared.items is not None:

@@ -221,6 +221,56 @@ def of_constant(value: Any, depth: int = 0) -> Shape:
     return Shape(frozenset({kind(value)}), constant=value, low=number, high=number)
 
 
+#: The kinds of values that each type of JSON Schema allows, null aside.
+_SCHEMA_KINDS: Final = {
+    "string": frozenset({"text"}),
+    "integer": frozenset({"integer", "decimal"}),
+    "number": NUMBERS,
+    "boolean": frozenset({"boolean"}),
+    "object": frozenset({"object"}),
+    "array": frozenset({"list"}),
+    "null": frozenset[str](),
+}
+
+
+def of_schema(schema: Any, root: Any = None, depth: int = 0) -> Shape:
+    """Return the shape of a value that fits a JSON Schema, as far as its plain keywords say it.
+
+    Args:
+        schema: The schema, which is valid.
+        root: The schema that its references are in.
+        depth: How deep it is in that schema.
+    """
+    root = schema if root is None else root
+    if not isinstance(schema, dict) or depth > _DEEPEST:
+        return ANY
+    path = str(schema.get("$ref", "")).split("/")
+    if len(path) == 3 and path[:2] == ["#", "$defs"]:
+        return of_schema(root.get("$defs", {}).get(path[2]), root, depth + 1)
+    choices = [schema["const"]] if "const" in schema else schema.get("enum")
+    if choices:
+        return replace(unite(map(of_constant, choices)), constant=MISSING)
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in schema and "type" not in schema:
+            return unite(of_schema(each, root, depth + 1) for each in schema[keyword])
+    types = schema.get("type")
+    if types is None:
+        return ANY
+    types = [types] if isinstance(types, str) else types
+    shape = Shape(frozenset[str]().union(*(_SCHEMA_KINDS[each] for each in types)))
+    if "array" in types and "items" in schema and "prefixItems" not in schema:
+        items = of_schema(schema["items"], root, depth + 1)
+        shape = replace(shape, items=items, filled=schema.get("minItems", 0) > 0)
+    if "object" in types and ("properties" in schema or schema.get("additionalProperties") is False):
+        required = schema.get("required", ())
+        fields = {name: of_schema(each, root, depth + 1) for name, each in schema.get("properties", {}).items()}
+        optional = "its schema does not require it"
+        fields = {name: each if name in required else each.missing(optional) for name, each in fields.items()}
+        closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+        shape = replace(shape, fields=MappingProxyType(fields), rest=None if closed else ANY)
+    return shape.or_null("its schema allows null") if "null" in types else shape
+
+
 def unite(shapes: Iterable[Shape]) -> Shape:
     """Return the shape of what is one of several; `ANY` for none."""
     found: Shape | None = None

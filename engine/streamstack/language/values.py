@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
+from math import isinf
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -104,11 +105,16 @@ def to_text(value: Any) -> str:
     return to_json(value).decode()
 
 
+#: The powers of ten up to which decimals are written without an exponent.
+_PLAIN: Final = 400
+
+
 def decimal_text(value: Decimal) -> str:
     """Return a decimal with all its digits, in a form that is also a JSON number."""
     if not value.is_finite():
         raise RunError("template", f"the decimal {value} is not a number")
-    return str(value)
+    text = str(value)
+    return f"{value:f}" if "E" in text and -_PLAIN <= value.adjusted() <= _PLAIN else text
 
 
 def _encode_other(value: Any) -> Any:
@@ -226,6 +232,8 @@ def _encodable(value: Any) -> Any:
 #: integer or float, which have 15 at least. A regular expression would take ten times as long as this.
 _LONG: Final = b"0" * 17
 _TO_ZEROS: Final = bytes(48 if byte in b"0123456789.eE" else 32 for byte in range(256))
+#: What may be a number that is larger than any float.
+_HUGE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
 #: Digits of the longest number that keeps them: with more, arithmetic takes time.
 _MOST_DIGITS: Final = 4000
 
@@ -241,7 +249,14 @@ def load_json(data: bytes | bytearray) -> Any:
     Raises:
         orjson.JSONDecodeError: It is not JSON.
     """
-    value = orjson.loads(data)
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        # One that no float is large enough for. A half of a surrogate pair is for the caller to mend.
+        if _HUGE.search(data) is not None and b"\\ud" not in data.lower():
+            with suppress(ValueError, RecursionError):
+                return parse_exactly(data.decode())
+        raise
     if has_long_numbers(data):
         with suppress(RecursionError):  # nested deeper than Python's parser goes
             return parse_exactly(data.decode())
@@ -262,23 +277,30 @@ def shorten(exact: Decimal, number: float | None = None) -> float | Decimal:
     """Return a number as a float if that has the same digits, or if they are too many."""
     if number is None:
         number = float(exact)
+    if isinf(number):
+        return exact
     return number if Decimal(repr(number)) == exact or len(str(exact)) > _MOST_DIGITS else exact
 
 
 def _parse_decimal(text: str) -> float | Decimal:
     number = float(text)
-    if len(text) < len(_LONG) or repr(number) == text:
+    endless = isinf(number)
+    if not endless and (len(text) < len(_LONG) or repr(number) == text):
         return number
     try:
-        return shorten(Decimal(text), number)
+        exact = Decimal(text)
     except InvalidOperation:  # an exponent that no decimal has
-        return number
+        exact = _ENDLESS
+    if endless and exact.adjusted() > _MOST_DIGITS:
+        raise ValueError(f"a number has more than {_MOST_DIGITS:,} digits")
+    return shorten(exact, number)
 
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(text)
 
 
+_ENDLESS: Final = Decimal("1e999999")
 _EXACT: Final = json.JSONDecoder(parse_float=_parse_decimal, parse_constant=_refuse_constant)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError, fast_dataclass
-from streamstack.language.definition import Input, InputRules
+from streamstack.language.definition import Input, InputRules, JsonSchema
 from streamstack.language.names import did_you_mean
 from streamstack.language.patterns import LONGEST, compile_pattern
 from streamstack.language.values import (
@@ -231,7 +231,7 @@ def decimal(declared: Input, *, call: bool) -> Check:
         else:
             return refuse(value, faults)
         if not number.is_finite() or not -_EXPONENT <= number.adjusted() <= _EXPONENT:
-            return faults.add(f"must be a decimal with at most {_EXPONENT} digits before or after the point")
+            return faults.add(f"must be a decimal with an exponent of at most {_EXPONENT}")
         if len(str(number)) > _DIGITS and len(number.as_tuple().digits) > _DIGITS:
             return faults.add(f"must be a decimal with at most {_DIGITS} digits")
         if (low is not None and number < low) or (high is not None and number > high):
@@ -533,7 +533,8 @@ def build_strict(declared: Input, rules: InputRules, *, call: bool) -> Check:
     if declared.type == "list":
         return _list(declared, rules, call=call)
     if declared.type == "json":
-        return _free(object, unlike("a value", nullable=True), call=call)
+        check = _free(object, unlike("a value", nullable=True), call=call)
+        return check if declared.schema is None else _fitting(declared.schema, check)
     try:
         return SIMPLE[declared.type](declared, call=call)
     except ValueError as error:
@@ -737,6 +738,20 @@ def _free(wanted: type, refuse: Check, *, call: bool) -> Check:
     return check
 
 
+def _fitting(schema: JsonSchema, check: Check) -> Check:
+    """Compile the check of a value by a JSON Schema, after another check."""
+
+    def check_schema(value: Any, faults: InputFaults) -> Any:
+        before = len(faults.found)
+        value = check(value, faults)
+        if len(faults.found) == before:
+            for name, message in schema.find_faults(value):
+                faults.add_at(name, message)
+        return value
+
+    return check_schema
+
+
 def _inexact(value: Any) -> Any:
     """Return what `load_json` would have given: floats for decimals that have the same digits."""
     if type(value) is Decimal:
@@ -749,7 +764,7 @@ def _inexact(value: Any) -> Any:
 
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,400}")
-_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]{1,400}(?:\.[0-9]{0,400})?|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
+_DECIMAL: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _SPACED_OFFSET: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
 #: `on` is what a form sends for a checkbox that has no value of its own.
 _BOOLEANS: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}

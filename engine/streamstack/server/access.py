@@ -38,8 +38,8 @@ class Guard:
         self.authentication = authentication
         self._optional = authentication.optional
         self._ways = [(way, methods[way.name], _places(methods[way.name])) for way in authentication.ways]
-        told = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
-        self._challenge = header_lines([("WWW-Authenticate", each) for each in told])
+        challenges = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
+        self._challenge = header_lines([("WWW-Authenticate", each) for each in challenges])
 
     async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
         """Return the claims of the caller; None where authentication is optional and the request has none.
@@ -84,16 +84,16 @@ class Guard:
             return RefusalError(error.code, error.message, status=error.status, lines=lines)
         lines = self._challenge
         if not isinstance(method, ApiKey):
-            told = f'Bearer error="invalid_token", error_description="{_quoted(error.message)}"'
-            lines = header_lines([("WWW-Authenticate", told)])
+            challenge = f'Bearer error="invalid_token", error_description="{_quoted(error.message)}"'
+            lines = header_lines([("WWW-Authenticate", challenge)])
         return RefusalError("unauthorized", error.message, lines=lines)
 
 
 def _lacking(way: Way, method: Method, missing: list[str]) -> RefusalError:
     """Return the refusal of a caller who may do less (RFC 6750, section 3.1)."""
     message = f"the caller lacks the scope{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
-    told = f'Bearer error="insufficient_scope", scope="{" ".join(way.scopes)}"'
-    lines = b"" if isinstance(method, ApiKey) else header_lines([("WWW-Authenticate", told)])
+    challenge = f'Bearer error="insufficient_scope", scope="{" ".join(way.scopes)}"'
+    lines = b"" if isinstance(method, ApiKey) else header_lines([("WWW-Authenticate", challenge)])
     return RefusalError("forbidden", message, lines=lines)
 
 
@@ -220,7 +220,7 @@ class Limiter:
         self.early = [(index, limit) for index, limit in limits if not limit.reads_input]
         self.late = [(index, limit) for index, limit in limits if limit.reads_input]
 
-    def asked(
+    def resolve(
         self, index: int, run: Run, request: Request, inputs: dict[str, Any]
     ) -> tuple[Rate | None, bytes, int | None]:
         """Return the rate of a limit for a request, the key of its count, and how many runs may be under way.
@@ -230,13 +230,13 @@ class Limiter:
         limit = self._plan.endpoint.rate_limits[index]
         by, start = limit.by, self._starts[index]
         # A binding that gives null limits nothing; for `by` it is the caller.
-        given = self._plan.limit(index, run, inputs) if self._bound[index] else _NOTHING
-        rate = given[0] if isinstance(limit.rate, Value) else limit.rate
-        most = given[2] if isinstance(limit.concurrent, Value) else limit.concurrent
+        bound = self._plan.limit(index, run, inputs) if self._bound[index] else _NOTHING
+        rate = bound[0] if isinstance(limit.rate, Value) else limit.rate
+        most = bound[2] if isinstance(limit.concurrent, Value) else limit.concurrent
         if by == "all":
             return rate, start, most
-        if isinstance(by, Value) and given[1] is not None:
-            return rate, start + b"by:" + key_of(given[1]), most
+        if isinstance(by, Value) and bound[1] is not None:
+            return rate, start + b"by:" + key_of(bound[1]), most
         return rate, start + self._caller(None if by == "ip" else run.auth, request), most
 
     def _caller(self, auth: Mapping[str, Any] | None, request: Request) -> bytes:
@@ -261,22 +261,22 @@ class RateLimitTicket:
         self._held: list[bytes] = []
         self._tightest: tuple[Quota, Verdict] | None = None
 
-    async def ask(self) -> None:
+    async def acquire(self) -> None:
         """Ask whether there is room, before the inputs are read, and take it.
 
         Raises RunError ``rate-limited``. A call that is refused counts for none of the limits that are asked together.
         """
-        await self._ask(self._limiter.early, {})
+        await self._acquire(self._limiter.early, {})
 
-    async def ask_with(self, inputs: dict[str, Any]) -> None:
+    async def acquire_with(self, inputs: dict[str, Any]) -> None:
         """Ask for what depends on the inputs. Raises as `ask` does."""
         if self._limiter.late:
-            await self._ask(self._limiter.late, inputs)
+            await self._acquire(self._limiter.late, inputs)
 
-    async def _ask(self, limits: list[tuple[int, RateLimit]], inputs: dict[str, Any]) -> None:
+    async def _acquire(self, limits: list[tuple[int, RateLimit]], inputs: dict[str, Any]) -> None:
         quotas: list[Quota] = []
         for index, limit in limits:
-            rate, key, most = self._limiter.asked(index, self._run, self._request, inputs)
+            rate, key, most = self._limiter.resolve(index, self._run, self._request, inputs)
             if rate is not None:
                 quotas.append(quota_of(rate, limit.algorithm, key))
             if most is not None:
@@ -313,7 +313,7 @@ class RateLimitTicket:
             seconds_of(verdict),
         )
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give the places back, once."""
         held, self._held = self._held, []
         if not held:

@@ -81,7 +81,7 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
             await service.settle()
 
     async def drain(_: web.Application) -> None:
-        service.leaving = True
+        service.closing = True
         await service.drain(settings.shutdown_timeout)
 
     application = web.Application(

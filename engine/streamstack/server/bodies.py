@@ -74,7 +74,7 @@ async def read_body(request: Request, layout: Layout, max_body: int, *, keep: bo
     data: bytes | None = None
     try:
         if keep:
-            data = request.kept_body = await read_all(request, max_body)
+            data = request.body_bytes = await read_all(request, max_body)
         if not layout.takes_body or (keep and not layout.declares_body):
             return None
         if whole is not None and whole.type == "file" and media != _MULTIPART:
@@ -207,7 +207,7 @@ def _unsupported(layout: Layout) -> RunError:
     return _fault(f"must be sent as application/json, {_FORM} or {_MULTIPART}", status=415)
 
 
-class Arriving:
+class StreamedBody:
     """The body of one request, to be read once. ``most`` and ``largest`` (record) are bytes.
 
     Nothing is read before the run asks for it, so a slow run holds its client back. ``lost`` tells that the body broke
@@ -406,7 +406,7 @@ class _Reading:
         self.fields: Form = {}
         self.layout = layout
         self.max_body = max_body
-        self.left = max_body
+        self.remaining = max_body
         self.allowances = _allowances(layout, max_body)
         self.count = 0
         # The present part.
@@ -494,8 +494,8 @@ class _Reading:
             if self.allowances[name] < 0:
                 raise too_long(_allowance(self.layout.files[name], self.max_body), name)
             return
-        self.left -= size
-        if self.left < 0:
+        self.remaining -= size
+        if self.remaining < 0:
             raise too_long(self.max_body)
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ _HELD: Final = 64 * 1024
 #: What HTTP/2 begins with (RFC 9113, section 3.4).
 _PREFACE: Final = b"PRI "
 #: Seconds between looks at whether a client has left that is not read from.
-_LOOK: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: Seconds between two lines of the log that say the same of many connections.
 _QUIET: Final = 10.0
@@ -80,10 +80,10 @@ class ClientConnection(asyncio.Protocol):
         "_from",
         "_head",
         "_held",
-        "_left",
         "_lines",
         "_opening",
         "_protocol",
+        "_remaining",
         "_responding",
         "_seen",
         "_server",
@@ -110,7 +110,7 @@ class ClientConnection(asyncio.Protocol):
         self._held = b""  # what has come behind the present request, ...
         self._from = 0  # ... from here on
         self._body: ChunkedBody | None = None
-        self._left = 0  # bytes of a body with a length
+        self._remaining = 0  # bytes of a body with a length
         self._content: StreamReader | None = None
         self._responding = False
         self._seen = False  # a request has come
@@ -135,7 +135,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         server = self._server
         if len(server.opened) >= server.most:
-            server.tell_full()
+            server.report_full()
             self._at = _END
             self.transport.write(problem_alone(_FULL))
             self.transport.close()
@@ -231,16 +231,16 @@ class ClientConnection(asyncio.Protocol):
         self._held, self._from = data, start
         if len(data) - start > _HELD and self.transport.is_reading():
             self.transport.pause_reading()
-            asyncio.get_running_loop().call_later(_LOOK, self._look)
+            asyncio.get_running_loop().call_later(_CHECK_INTERVAL, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         """Notice that the client has left, while it is not read from."""
         if self._protocol is None or len(self._held) - self._from <= _HELD:
             return
         if self.socket.peer_ended:
             self.eof_received()
         else:
-            asyncio.get_running_loop().call_later(_LOOK, self._look)
+            asyncio.get_running_loop().call_later(_CHECK_INTERVAL, self._check)
 
     def _take_held(self) -> tuple[bytes, int]:
         """Return what was held, and where in it to go on."""
@@ -312,9 +312,9 @@ class ClientConnection(asyncio.Protocol):
                 self._body = ChunkedBody()
             else:
                 self._body = None
-                self._left = int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
+                self._remaining = int(message.headers.get(hdrs.CONTENT_LENGTH, 0))
                 if self._end_of_head > 0:
-                    self._left -= content.total_bytes
+                    self._remaining -= content.total_bytes
             if self._held:
                 self._take_body(*self._take_held())
         if self.ended:
@@ -336,10 +336,10 @@ class ClientConnection(asyncio.Protocol):
         if protocol is None or content is None:
             return
         if self._body is None:
-            end = start + min(self._left, len(data) - start)
-            self._left -= end - start
+            end = start + min(self._remaining, len(data) - start)
+            self._remaining -= end - start
             part = data if start == 0 and end == len(data) else data[start:end]
-            complete = not self._left
+            complete = not self._remaining
         else:
             try:
                 part, end = self._body.feed(data, start)
@@ -426,12 +426,12 @@ class MalformedError(Exception):
 class ChunkedBody:
     """Follows a body in chunks to its end (RFC 9112, section 7.1). ``complete`` says that the end has come."""
 
-    __slots__ = ("_left", "_line", "_room", "_trailers", "complete")
+    __slots__ = ("_line", "_remaining", "_room", "_trailers", "complete")
 
     def __init__(self) -> None:
         self.complete = False
         self._line = b""  # the beginning of a line
-        self._left = 0  # bytes of the present chunk, its line end included
+        self._remaining = 0  # bytes of the present chunk, its line end included
         self._trailers = False  # the last chunk has come
         self._room = LINE_SIZE  # bytes that its trailers may have
 
@@ -445,15 +445,15 @@ class ChunkedBody:
         parts: list[bytes] = []  # what was passed on before `since`, where something was left out
         since = start
         while at < end:
-            if self._left > 2:
-                step = min(self._left - 2, end - at)
-                self._left -= step
+            if self._remaining > 2:
+                step = min(self._remaining - 2, end - at)
+                self._remaining -= step
                 at += step
                 continue
-            if self._left:
-                if data[at] != (13 if self._left == 2 else 10):
+            if self._remaining:
+                if data[at] != (13 if self._remaining == 2 else 10):
                     raise MalformedError
-                self._left -= 1
+                self._remaining -= 1
                 at += 1
                 continue
             found = data.find(b"\n", at)
@@ -491,7 +491,7 @@ class ChunkedBody:
             at = stop
             length = int(size[1], 16)
             if length:
-                self._left = length + 2
+                self._remaining = length + 2
             else:
                 self._trailers = True
         if parts:
@@ -530,7 +530,7 @@ class HttpServer(web.Server):
         self.opened: set[ClientConnection] = set()
         self._heads: dict[ClientConnection, float] = {}  # when each is given up, the next one first
         self._timer: asyncio.TimerHandle | None = None
-        self._told_full = float("-inf")
+        self._reported_full = float("-inf")
         self._empty = asyncio.Event()
         self._service = service
         self.memory = service.memory
@@ -562,7 +562,7 @@ class HttpServer(web.Server):
             writer = _Refusal(protocol.transport, connection)
         raw = web.BaseRequest(message, content, protocol, writer, task, task.get_loop())
         service = self._service
-        connection.request = Request(raw, service.turn, connection, message, last=service.leaving)
+        connection.request = Request(raw, service.flush_queue, connection, message, last=service.closing)
         return raw
 
     # ------------------------------------------------------------- all connections
@@ -581,16 +581,16 @@ class HttpServer(web.Server):
         if not self.opened:
             self._empty.set()
 
-    def tell_full(self) -> None:
+    def report_full(self) -> None:
         """Log that there are too many connections, now and then."""
         now = asyncio.get_running_loop().time()
-        if now >= self._told_full + _QUIET:
-            self._told_full = now
+        if now >= self._reported_full + _QUIET:
+            self._reported_full = now
             log.warning("connections-full", most=self.most, hint="server.maxConnections")
 
-    def leave(self) -> None:
+    def close_after_response(self) -> None:
         """Let each connection end with its next response, which says so."""
-        self._service.leaving = True
+        self._service.closing = True
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is being answered, but for those from which nothing came yet."""

@@ -66,10 +66,10 @@ class DatabaseError(Exception):
     """A database that no waiting would mend."""
 
 
-async def prepare_databases(project: Project, context: Context, tell: Callable[[str], None]) -> list[Diagnostic]:
+async def prepare_databases(project: Project, context: Context, announce: Callable[[str], None]) -> list[Diagnostic]:
     """Connect to the databases that definitions use, run their setup, and report what they lack.
 
-    ``tell`` receives a message about an unreachable database, which may be there when it is needed.
+    ``announce`` receives a message about an unreachable database, which may be there when it is needed.
     Raises DatabaseError where waiting would not help: the embedded server can't start, or a setup file fails.
     """
     uses = uses_of(project, context.databases)
@@ -87,7 +87,7 @@ async def prepare_databases(project: Project, context: Context, tell: Callable[[
         except RunError as error:
             if error.final:
                 raise DatabaseError(error.full) from error
-            tell(f"{error.full}; it is tried again when it is needed")
+            announce(f"{error.full}; it is tried again when it is needed")
     return found
 
 
@@ -116,7 +116,7 @@ class AuthenticationError(Exception):
     """An authentication that no client could ever pass."""
 
 
-def prepare_callers(project: Project, context: Context, tell: Callable[[str], None]) -> None:
+def prepare_callers(project: Project, context: Context, announce: Callable[[str], None]) -> None:
     """Make secrets for authentications without one, and announce them.
 
     Raises AuthenticationError where one can't be kept.
@@ -126,7 +126,7 @@ def prepare_callers(project: Project, context: Context, tell: Callable[[str], No
             context.resource(open_callers).tokens(name).signing_key()
         except RunError as error:
             raise AuthenticationError(error.message) from error
-        tell(
+        announce(
             f"authentication.{name} has no secret of its own: one is kept in {context.folder / 'secrets' / name}, "
             "for this machine alone; give it one from the environment before others depend on it"
         )

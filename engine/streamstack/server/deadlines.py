@@ -33,24 +33,24 @@ class RunTimer:
     __slots__ = (
         "_handle",
         "_limits",
-        "_lives",
         "_longest",
         "_loop",
         "_phase",
         "_started",
         "_task",
+        "_timers",
         "answer",
         "reason",
         "row",
     )
 
-    def __init__(self, answer: ResponseSink, limits: Limits, lives: set[RunTimer], row: int = 0) -> None:
+    def __init__(self, answer: ResponseSink, limits: Limits, timers: set[RunTimer], row: int = 0) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self.answer = answer
         self.row = row  # of its endpoint, where figures are kept
         self._limits = limits
-        self._lives = lives  # where it stands while it watches
+        self._timers = timers  # where it stands while it watches
         self._phase = "reading"
         self._started = 0.0
         # Streams that were opened together must not end, and be asked for again, together.
@@ -104,7 +104,7 @@ class RunTimer:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._lives.add(self)
+        self._timers.add(self)
         self._phase = phase
         self._started = now = self._loop.time()
         if phase == "running":
@@ -147,7 +147,7 @@ class RunTimer:
             silent = self._drop_reader if answer.blocked else partial(self._over, "idleTimeout", limits.idle)
             yield max(answer.emitted_at, heard) + limits.idle, silent
         if limits.keep_alive:
-            yield max(answer.sent_at, started) + limits.keep_alive, self._beat
+            yield max(answer.sent_at, started) + limits.keep_alive, self._heartbeat
 
     def _tick(self) -> None:
         self._handle = None
@@ -156,7 +156,7 @@ class RunTimer:
         if not any(act() for due, act in self._dues() if due <= now):
             self._plan(now)
 
-    def _beat(self) -> bool:
+    def _heartbeat(self) -> bool:
         self.answer.heartbeat()
         # Where nothing could be sent, the silence begins again all the same.
         self.answer.sent_at = self._loop.time()
@@ -210,20 +210,20 @@ QUIET: Final = 10.0
 class LoopFaults:
     """The exception handler of an event loop."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_reported",)
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
+        self._reported: dict[str, float] = {}
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log a fault; one that comes again and again, now and then only."""
         message = str(context.get("message", "a fault of the event loop"))
         now = loop.time()
-        if now < self._told.get(message, float("-inf")) + QUIET:
+        if now < self._reported.get(message, float("-inf")) + QUIET:
             return
-        if len(self._told) >= 100:
-            self._told.clear()
-        self._told[message] = now
+        if len(self._reported) >= 100:
+            self._reported.clear()
+        self._reported[message] = now
         error = context.get("exception")
         if isinstance(error, OSError):
             log.error("loop-failed", message=message, reason=error.strerror or str(error))

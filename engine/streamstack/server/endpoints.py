@@ -27,7 +27,7 @@ from streamstack.runtime.values import File
 from streamstack.server.access import Guard, Limiter
 from streamstack.server.bodies import (
     MOST_FIELDS,
-    Arriving,
+    StreamedBody,
     close_files,
     json_at_hand,
     most_bytes,
@@ -55,25 +55,25 @@ class Reader:
         addresses: What finds the addresses of clients.
     """
 
-    __slots__ = ("_addresses", "_checker", "_keeps_body", "_largest", "_max_body", "_sensitive", "takes")
+    __slots__ = ("_addresses", "_checker", "_largest", "_max_body", "_reads_body", "_sensitive", "takes")
 
     def __init__(
         self,
         checker: Checker,
         *,
         max_body: int,
-        keeps_body: bool = False,
+        reads_body: bool = False,
         largest: int = LARGEST,
         addresses: Addresses | None = None,
     ) -> None:
         self._checker = checker
         self._max_body = max_body
-        self._keeps_body = keeps_body
+        self._reads_body = reads_body
         self._largest = largest
         self._addresses = addresses or Addresses()
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
         streams = any(each.type == "stream" for each in checker.inputs)
-        self.takes = not (keeps_body or streams or self._sensitive)  # whether `take` ever reads anything
+        self.takes = not (reads_body or streams or self._sensitive)  # whether `take` ever reads anything
 
     def take(self, request: Request, parameters: Mapping[str, str]) -> Inputs | None:
         """Read the inputs of a request that is wholly here; None where that takes `read`. Raises as it does."""
@@ -105,8 +105,8 @@ class Reader:
     async def _read_whole(self, layout: Layout, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs. Where the bytes of the body are kept and no input is in it, it is not looked at."""
         body = None
-        if request.body_exists and (layout.takes_body or self._keeps_body):
-            body = await read_body(request, layout, self._max_body, keep=self._keeps_body)
+        if request.body_exists and (layout.takes_body or self._reads_body):
+            body = await read_body(request, layout, self._max_body, keep=self._reads_body)
         try:
             return layout.check(partial(_lookup, request, parameters), body)
         except BaseException:
@@ -118,14 +118,14 @@ class Reader:
 
     def _read_around(self, layout: Layout, declared: Input, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
-        arriving = None
+        streamed_body = None
         if request.body_exists:
             most = declared.max_size or self._max_body
-            arriving = Arriving(request, declared, most=most, largest=self._largest)
+            streamed_body = StreamedBody(request, declared, most=most, largest=self._largest)
         inputs = layout.check(partial(_lookup, request, parameters), None)
-        if arriving is not None:
-            request.arriving = arriving
-            inputs[declared.name] = arriving.stream
+        if streamed_body is not None:
+            request.streamed_body = streamed_body
+            inputs[declared.name] = streamed_body.stream
             return inputs
         if declared.required:
             raise invalid([{"in": "body", "name": declared.name, "message": "is required"}])
@@ -169,8 +169,8 @@ class Reader:
             "query": query,
             "headers": headers,
             "cookies": {name: _header_text(value) for name, value in request.cookies.items()},
-            "body": request.kept_body,
-            "text": request.kept_body.decode("utf-8", "replace"),
+            "body": request.body_bytes,
+            "text": request.body_bytes.decode("utf-8", "replace"),
             "ip": self._addresses.of(request),
             "id": sent if _ID.fullmatch(sent) else uuid4().hex,
         }
@@ -364,7 +364,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         plan.checker,
         max_body=settings.server.max_body_size,
         # In a dialect it is the body that asks for a stream, and for a model.
-        keeps_body=plan.reads_body or (streams and endpoint.streaming.format in DIALECTS),
+        reads_body=plan.reads_body or (streams and endpoint.streaming.format in DIALECTS),
         largest=settings.http.max_event_size,
         addresses=addresses,
     )
@@ -404,9 +404,9 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
 
 def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
     """Return the endpoint's own headers: as they are where none has a binding, else how to."""
-    given = {name: value.constant for name, value in plan.endpoint.headers}
-    if MISSING not in given.values():
-        return tuple(own_headers(given)), None
+    constants = {name: value.constant for name, value in plan.endpoint.headers}
+    if MISSING not in constants.values():
+        return tuple(own_headers(constants)), None
 
     def evaluate(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
         return own_headers(plan.headers(run, inputs), bound=True)
@@ -567,7 +567,7 @@ class Routes(Generic[T]):
         self._literals: dict[str, dict[str, tuple[T, Mapping[str, str]]]] = {}
         listed = list(routes)
         # A second round adds the other spelling of the slash at the end, where it is free.
-        for spell in (str, _turn_slash):
+        for spell in (str, _toggle_slash):
             for method, path, target in listed:
                 if not (spelled := spell(path)):
                     continue
@@ -612,7 +612,7 @@ def _segments(path: str) -> list[Segment]:
     return [*parse_path(path.removesuffix("/") or "/"), *([Segment(("",))] if path.endswith("/") else [])]
 
 
-def _turn_slash(path: str) -> str:
+def _toggle_slash(path: str) -> str:
     if path == "/" or path.endswith(":path}"):
         return ""
     return path[:-1] if path.endswith("/") else path + "/"

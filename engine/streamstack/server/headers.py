@@ -82,7 +82,7 @@ def header_lines(headers: Headers) -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
-def own_headers(given: Mapping[str, Any], *, bound: bool = False) -> list[tuple[str, str]]:
+def own_headers(written: Mapping[str, Any], *, bound: bool = False) -> list[tuple[str, str]]:
     """Return an author's headers as text, without those that only the server sets.
 
     The texts of a list are joined, those of `Set-Cookie` are headers of their own; null is none.
@@ -92,7 +92,7 @@ def own_headers(given: Mapping[str, Any], *, bound: bool = False) -> list[tuple[
     Raises RunError ``template`` for one that would break out of its line.
     """
     headers = []
-    for key, value in given.items():
+    for key, value in written.items():
         name = str(key)
         if is_framing(name) or name.lower() in RESERVED:
             continue
@@ -108,11 +108,11 @@ def own_headers(given: Mapping[str, Any], *, bound: bool = False) -> list[tuple[
     return headers
 
 
-def merge(defaults: Headers, *given: Headers) -> list[tuple[str, str]]:
+def merge(defaults: Headers, *written: Headers) -> list[tuple[str, str]]:
     """Return the headers with later ones winning; the values of Vary are put together, all of Set-Cookie are sent."""
     merged = {name.lower(): (name, value) for name, value in defaults}
     cookies = []
-    for headers in given:
+    for headers in written:
         for name, value in headers:
             key = name.lower()
             if key == "set-cookie":
@@ -149,15 +149,15 @@ def cookie_headers(cookies: Mapping[str, Any]) -> list[tuple[str, str]]:
     expires, sameSite, secure, httpOnly, partitioned; null deletes it.
     Raises RunError ``template`` for a name or attribute that can't stand in the header.
     """
-    return [("Set-Cookie", _cookie(name, given)) for name, given in cookies.items()]
+    return [("Set-Cookie", _cookie(name, written)) for name, written in cookies.items()]
 
 
-def _cookie(name: str, given: Any) -> str:
+def _cookie(name: str, written: Any) -> str:
     if not _NAME.fullmatch(name):
         raise RunError("template", f"{name!r} is not a valid cookie name: letters, digits, - and _ only")
-    if given is None:
+    if written is None:
         return f'{name}=""; Path=/; Max-Age=0'
-    options = given if isinstance(given, Mapping) else {"value": given}
+    options = written if isinstance(written, Mapping) else {"value": written}
     for key in options:
         if key not in _KEYS:
             raise RunError("template", f"a cookie has no {key!r}: it has {', '.join(_KEYS)}")
@@ -182,17 +182,17 @@ def _percent(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace"))
 
 
-def _seconds(name: str, given: Any) -> int:
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return int(given)
+def _seconds(name: str, written: Any) -> int:
+    if isinstance(written, (int, float)) and not isinstance(written, bool):
+        return int(written)
     raise RunError("template", f"maxAge of the cookie {name} is a number of seconds")
 
 
-def _date(given: Any) -> str:
-    if isinstance(given, datetime):
-        aware = given if given.tzinfo else given.replace(tzinfo=UTC)
+def _date(written: Any) -> str:
+    if isinstance(written, datetime):
+        aware = written if written.tzinfo else written.replace(tzinfo=UTC)
         return format_datetime(aware.astimezone(UTC), usegmt=True)
-    return to_text(given)
+    return to_text(written)
 
 
 #: Request headers that a page of another origin may always send.
@@ -259,15 +259,15 @@ class CorsHeaders:
             return b"Vary: Origin\r\n"
         return (self._allowed(origin) + self._expose).encode("utf-8", "replace")
 
-    def preflight(self, origin: str | None, methods: list[str], asked: str | None = None) -> bytes:
+    def preflight(self, origin: str | None, methods: list[str], requested: str | None = None) -> bytes:
         """Return the header lines of the answer to a preflight that asks for some headers."""
         if not self.origins:
             return b""
         if not self.allows(origin):
             return b"Vary: Origin\r\n"
         wanted: list[str] = []
-        if asked and "*" in self.headers and _NAMES.fullmatch(asked):
-            wanted = [name.strip() for name in asked.split(",") if name.strip()]
+        if requested and "*" in self.headers and _NAMES.fullmatch(requested):
+            wanted = [name.strip() for name in requested.split(",") if name.strip()]
         return (
             f"{self._allowed(origin)}"
             f"Access-Control-Allow-Methods: {', '.join(methods)}\r\n"

@@ -67,7 +67,7 @@ _ROW, _ROW_WIDTH = _layout(
     run=len(RUN_BUCKETS) + 1,
 )
 #: What one process reports: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
-_SLOT, _SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, beats=1)
+_SLOT, _SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1)
 #: What the supervisor counts.
 _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
 # Those that each request needs.
@@ -105,13 +105,13 @@ class SharedCounters:
         """Return where the rows of a slot begin."""
         return self.slot(number) + _SLOT_WIDTH
 
-    def beats(self, number: int) -> int:
+    def heartbeats(self, number: int) -> int:
         """Return how often the heart of a slot's process has beaten."""
-        return self.words[self.slot(number) + _SLOT["beats"]]
+        return self.words[self.slot(number) + _SLOT["heartbeats"]]
 
-    def beat(self, number: int) -> None:
+    def heartbeat(self, number: int) -> None:
         """Let the heart of a slot's process beat."""
-        self.words[self.slot(number) + _SLOT["beats"]] += 1
+        self.words[self.slot(number) + _SLOT["heartbeats"]] += 1
 
     def count(self, name: str) -> None:
         """Count what the supervisor counts: `restarts`, `hangs`."""
@@ -151,7 +151,7 @@ class SharedCounters:
     def release(self, number: int) -> None:
         """Record that the process of a slot is gone: what it counted stays, what it had open does not."""
         slot, rows = self.slot(number), self.rows(number)
-        for name in ("pid", "memory", "beats"):
+        for name in ("pid", "memory", "heartbeats"):
             self.words[slot + _SLOT[name]] = 0
         for row in range(len(self.titles)):
             self.words[rows + row * _ROW_WIDTH + _ROW["open"]] = 0
@@ -181,14 +181,14 @@ class WorkerMetrics:
         at = self._rows + self.counters.row_of(endpoint) * _ROW_WIDTH
         self._words[at + _ROW["reconnections"]] += 1
 
-    def finish(self, row: int, answer: ResponseSink, outcome: str, life: RunTimer | None = None) -> None:
-        """Count a request that is over. ``life`` is what `sample` may have met."""
+    def finish(self, row: int, answer: ResponseSink, outcome: str, timer: RunTimer | None = None) -> None:
+        """Count a request that is over. ``timer`` is what `sample` may have met."""
         words, at = self._words, self._rows + row * _ROW_WIDTH
         place = at + _ENDED + _OUTCOMES[outcome]
         if answer.committed or answer.refused:
             place += answer.status // 100
         words[place] += 1
-        self._count(at, answer, _NOTHING if life is None else self._counted.pop(life, _NOTHING))
+        self._count(at, answer, _NOTHING if timer is None else self._counted.pop(timer, _NOTHING))
         now, began = clock.monotonic(), answer.run.clock
         if outcome != "rejected":
             took = now - began
@@ -201,14 +201,14 @@ class WorkerMetrics:
             words[at + _FIRST + bisect_left(FIRST_CHUNK_BUCKETS, waited)] += 1
             words[at + _FIRST_TIME] += int(waited * _MICRO)
 
-    def sample(self, lives: Iterable[RunTimer]) -> None:
+    def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""
         words, now = self._words, Counter[int]()
-        for life in lives:
-            now[life.row] += 1
-            at = self._rows + life.row * _ROW_WIDTH
-            counted = self._counted.get(life, _NOTHING)
-            self._counted[life] = self._count(at, life.answer, counted)
+        for timer in timers:
+            now[timer.row] += 1
+            at = self._rows + timer.row * _ROW_WIDTH
+            counted = self._counted.get(timer, _NOTHING)
+            self._counted[timer] = self._count(at, timer.answer, counted)
         for row in self._open.keys() | now.keys():
             words[self._rows + row * _ROW_WIDTH + _ROW["open"]] = now[row]
         self._open = now
@@ -285,8 +285,8 @@ class MetricsAccess:
         if self._token is None:
             return False
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = token.strip().encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, self._token) and scheme.lower() == "bearer"
+        received = token.strip().encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(received, self._token) and scheme.lower() == "bearer"
 
 
 def _is_local(request: Request) -> bool:

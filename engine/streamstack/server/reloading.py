@@ -36,7 +36,7 @@ _PAUSE: Final = 0.25
 #: Seconds in which nothing of a file may change before it is read.
 _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
-_MOST_LOOKS: Final = 20
+_MOST_CHECKS: Final = 20
 #: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
 _OPENED: Final = ("server", "databases", "state", "http", "log")
 _PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header")
@@ -186,7 +186,7 @@ class FileChanges:
 
 def _settled(checked: Checked, now: _Stats) -> _Stats:
     """Return the state of the files once none of them is in the midst of being written, or moved into place."""
-    for _ in range(_MOST_LOOKS):
+    for _ in range(_MOST_CHECKS):
         sleep(_SETTLED)
         before, now = now, _stats(checked)
         if now == before:

@@ -43,7 +43,7 @@ def problem(error: RunError, run: str | None, status: int, *, dev: bool = False)
         "type": "about:blank",
         "title": phrase(status) or "Error",
         "status": status,
-        "detail": _told(error, dev=dev),
+        "detail": _message(error, dev=dev),
         "code": error.code,
     }
     if run is not None:
@@ -57,13 +57,13 @@ def problem(error: RunError, run: str | None, status: int, *, dev: bool = False)
 
 def in_band(error: RunError, run: str, *, dev: bool = False) -> dict[str, Any]:
     """Return the error that a client receives after the commit point."""
-    told: dict[str, Any] = {"code": error.code, "message": _told(error, dev=dev), "run": run}
+    fields: dict[str, Any] = {"code": error.code, "message": _message(error, dev=dev), "run": run}
     if dev and error.place is not None:
-        told["place"] = place_of(error.place)
-    return told
+        fields["place"] = place_of(error.place)
+    return fields
 
 
-def _told(error: RunError, *, dev: bool) -> str:
+def _message(error: RunError, *, dev: bool) -> str:
     """Return what a client reads of an error, without secrets; an author's own words may look like some."""
     return masked(error.full if dev else error.public, forms=error.code in ERRORS)
 
@@ -86,20 +86,26 @@ def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
     if isinstance(error, RefusalError) and error.code == "unavailable":
         return  # what is out of reach has told so itself, once for all whom it keeps out
     place = error.place
-    told: dict[str, Any] = {"run": run, "endpoint": endpoint, "code": error.code, "message": error.full, "chunks": sent}
-    told |= error.about
+    fields: dict[str, Any] = {
+        "run": run,
+        "endpoint": endpoint,
+        "code": error.code,
+        "message": error.full,
+        "chunks": sent,
+    }
+    fields |= error.about
     if place is not None:
-        told |= {"place": str(place.mark), "step": place.step, "path": place.path}
+        fields |= {"place": str(place.mark), "step": place.step, "path": place.path}
         if place.expression:
-            told["expression"] = place.expression
+            fields["expression"] = place.expression
         if place.types:
-            told["types"] = place.types
+            fields["types"] = place.types
     if error.code == "internal":
-        log.error("run-failed", exc_info=error.__cause__, **told)
+        log.error("run-failed", exc_info=error.__cause__, **fields)
     elif is_fault(error):
-        log.error("run-failed", **told)
+        log.error("run-failed", **fields)
     else:
-        log.debug("run-refused", **told)
+        log.debug("run-refused", **fields)
 
 
 def is_fault(error: RunError) -> bool:
@@ -241,7 +247,7 @@ class Whole(Response, Sent):
         super().__init__(request, status, keep=keep)
         self.lines = lines
         self.content = body
-        self.leave: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader
+        self.wait_for_reader: Callable[[], Awaitable[None]] | None = None  # waits for a slow reader
         self.answer: ResponseSink | None = None  # what made it
 
     def show_headers(self) -> None:
@@ -284,13 +290,13 @@ class Whole(Response, Sent):
     async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
         """Send the response."""
         await super().write_eof(data)
-        answer, self.answer, self.leave = self.answer, None, None
+        answer, self.answer, self.wait_for_reader = self.answer, None, None
         if answer is not None:
             # It and its run hold each other: none of this is to wait for the garbage collector.
             del answer.run
 
     async def settle(self) -> None:
-        await (super().settle() if self.leave is None else self.leave())
+        await (super().settle() if self.wait_for_reader is None else self.wait_for_reader())
 
 
 def cookie_lines(response: web.StreamResponse) -> bytes:

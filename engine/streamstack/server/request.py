@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
     from yarl import URL
 
-    from streamstack.server.bodies import Arriving
+    from streamstack.server.bodies import StreamedBody
     from streamstack.server.connection import ClientConnection
     from streamstack.server.response import FlushQueue
 
@@ -185,18 +185,18 @@ class Request:
         "_content",
         "_draining",
         "_socket",
-        "arriving",
+        "body_bytes",
         "extra",
+        "flush_queue",
         "headers",
         "hosted",
         "keep_alive",
-        "kept_body",
         "method",
         "note_held",
         "protocol",
         "raw",
         "raw_path",
-        "turn",
+        "streamed_body",
         "under",
         "version",
     )
@@ -204,7 +204,7 @@ class Request:
     def __init__(
         self,
         raw: web.BaseRequest,
-        turn: FlushQueue,
+        flush_queue: FlushQueue,
         connection: ClientConnection | None = None,
         message: RawRequestMessage | None = None,
         *,
@@ -212,7 +212,7 @@ class Request:
         last: bool = False,
     ) -> None:
         self.raw = raw
-        self.turn = turn
+        self.flush_queue = flush_queue
         self.under = connection
         head = raw if message is None else message
         self.method: str = head.method
@@ -233,9 +233,9 @@ class Request:
             path = "/" + "/".join(path.split("/")[prefix.count("/") + 1 :])
         #: The path as it was sent, without the prefix and the query.
         self.raw_path = path
-        self.kept_body = b""  # the bytes of the body, where the definition reads them
+        self.body_bytes = b""  # the bytes of the body, where the definition reads them
         self.note_held: Callable[[int], None] | None = None  # counts what is kept of the body until all of it is here
-        self.arriving: Arriving | None = None  # the body, where it is read as it arrives
+        self.streamed_body: StreamedBody | None = None  # the body, where it is read as it arrives
         self.hosted = False  # by a `web.Application`, which may have middlewares
         self.extra = b""  # header lines that the signals of a host application have added
         self._content: Body | None = None

@@ -104,16 +104,16 @@ class RequestLog:
 
 
 #: What went wrong with a request or its run, connected or not.
-TOLD = (RunError, web.RequestPayloadError)
+CLIENT_ERRORS = (RunError, web.RequestPayloadError)
 
 
 def fail(
-    served: EndpointHandler, run: Run, answer: ResponseSink, error: RunError, let: RateLimitTicket | None = None
+    served: EndpointHandler, run: Run, answer: ResponseSink, error: RunError, ticket: RateLimitTicket | None = None
 ) -> Sent:
     """Log an error and tell the client of it, in the way that is still open."""
     report(error, run=run.id, endpoint=served.title, sent=answer.count)
-    if let is not None:
-        answer.cors += let.lines()
+    if ticket is not None:
+        answer.cors += ticket.lines()
     answer.cors += error_lines(error)
     try:
         return answer.fail(error)

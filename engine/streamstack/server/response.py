@@ -59,7 +59,7 @@ class ResponseSink(Sink):
     run: Run  # set before anything is emitted
 
     #: Whether the response can be resumed.
-    keeps: ClassVar[bool] = False
+    resumable: ClassVar[bool] = False
     #: Whether what the run was given is not the request's to close any more.
     handed: bool = False
 
@@ -137,7 +137,7 @@ class ResponseSink(Sink):
             summary["dropped"] = self.dropped
         return summary
 
-    def told(self, error: RunError) -> dict[str, Any]:
+    def error_fields(self, error: RunError) -> dict[str, Any]:
         """Return the error that the client receives after the commit point."""
         return in_band(error, self.run.id, dev=self.wire.dev)
 
@@ -316,6 +316,7 @@ class StreamSink(ResponseSink):
 
     __slots__ = (
         "_encoder",
+        "_flush_queue",
         "_flushed",
         "_gathered",
         "_limit",
@@ -323,7 +324,6 @@ class StreamSink(ResponseSink):
         "_opening",
         "_parts",
         "_scheduled",
-        "_turn",
         "takes_json",
     )
 
@@ -331,7 +331,7 @@ class StreamSink(ResponseSink):
         super().__init__(wire, request, cors)
         self.takes_json = wire.spec.raw_json
         self._loop = asyncio.get_running_loop()
-        self._turn = request.turn
+        self._flush_queue = request.flush_queue
         self._encoder: Encoder | None = None
         self._parts: list[bytes] = []
         self._opening = b""  # what stands inside the first event
@@ -377,7 +377,7 @@ class StreamSink(ResponseSink):
         if encoder is None:
             wire = self.wire
             spec, run = wire.spec, self.run
-            body = self.request.kept_body if spec.dialect else b""
+            body = self.request.body_bytes if spec.dialect else b""
             response = ResponseContext(run.id, run.started, self._stream_id(), body)
             encoder = self._encoder = spec.encoder(wire, response)
             self._opening = encoder.opening()
@@ -462,7 +462,7 @@ class StreamSink(ResponseSink):
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._turn.flush(self)
+            self._flush_queue.flush(self)
 
     def flush(self) -> None:
         """Hand on what is gathered, in one piece."""
@@ -635,14 +635,14 @@ class LiveSink(StreamSink):
 
     def fail(self, error: RunError) -> Sent:
         encoder = self.encoder
-        told = self.told(error)
+        fields = self.error_fields(error)
         if not self.committed:
-            body = encoder.problem(error, told)
+            body = encoder.problem(error, fields)
             if body is None:
                 return super().fail(error)
             lines = b"%bX-Run-Id: %b\r\n%b" % (JSON, self.run.id.encode(), self.cors)
             return send(self.request, error.status, lines, body)
-        tail = encoder.error_end(error, told, self._number())
+        tail = encoder.error_end(error, fields, self._number())
         if tail is not None and not encoder.ends_alike:
             return self._send_end(tail)
         self._append(tail)

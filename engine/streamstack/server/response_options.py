@@ -100,9 +100,9 @@ class ResponseOptions(EncoderOptions):
         own = tuple(each for each in self.headers if each[0].lower() != "content-type")
         return replace(self, format="json", headers=own, cache={})
 
-    def lines(self, *given: Headers) -> bytes:
-        """Return the header lines, those given winning over the endpoint's and the format's own."""
-        merged = merge(self.defaults, self.headers, *given)
+    def lines(self, *more: Headers) -> bytes:
+        """Return the header lines, with ``more`` winning over the endpoint's and the format's own."""
+        merged = merge(self.defaults, self.headers, *more)
         if self.cors:
             merged = [each for each in merged if not each[0].lower().startswith("access-control-")]
         return header_lines(merged)

@@ -30,8 +30,8 @@ from streamstack.server.endpoints import EndpointHandler, make_cors
 from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
 from streamstack.server.reloading import BrokenError, Edition, FileChanges, Read, next_edition
 from streamstack.server.request_log import RequestLog
-from streamstack.server.service import LAST_WORDS, Service
-from streamstack.server.signals import GIVEN_UP, HANGUP, Early, leave_at_once, on_terminal
+from streamstack.server.service import ABORT_TIMEOUT, Service
+from streamstack.server.signals import HANGUP, START_ABORTED, Early, exit_on_signal, on_terminal
 from streamstack.server.sockets import (
     BACKLOG,
     AddressError,
@@ -80,11 +80,11 @@ def run_to_end(
 
 
 class ServerProcess:
-    """Serves on sockets. ``asked`` is set once it shall stop."""
+    """Serves on sockets. ``stop_requested`` is set once it shall stop."""
 
     def __init__(self, task: ServeOptions, service: Service, sockets: Sequence[socket.socket]) -> None:
         self.service = service
-        self.asked = asyncio.Event()
+        self.stop_requested = asyncio.Event()
         self._hurried = asyncio.Event()
         self._sockets = sockets
         self._settings = task.edition.checked.settings.server
@@ -119,13 +119,13 @@ class ServerProcess:
 
     def stop(self) -> None:
         """Ask for its end: running streams have some time."""
-        self.asked.set()
+        self.stop_requested.set()
 
-    def hurry(self) -> None:
+    def stop_now(self) -> None:
         """Ask for its end at once."""
-        self.asked.set()
+        self.stop_requested.set()
         self._hurried.set()
-        self.service.hurry()
+        self.service.stop_now()
 
     async def close(self, *, delay: bool = True, followed: bool = False) -> None:
         """Stop in good order; return when everything is sent and done, or its time is over.
@@ -135,7 +135,7 @@ class ServerProcess:
         """
         loop = asyncio.get_running_loop()
         self.service.ready = False
-        self._http.leave()
+        self._http.close_after_response()
         if delay and self._settings.shutdown_delay:
             await self._wait(self._settings.shutdown_delay)
         began = loop.time()
@@ -144,12 +144,12 @@ class ServerProcess:
         await self._close_doors()
         while self._http.fresh and loop.time() < began + GRACE and not self._hurried.is_set():
             await self._wait(0.02)
-        await _turns()
-        left = began + self._settings.shutdown_timeout - loop.time()
-        await self.service.drain(0.0 if self._hurried.is_set() else max(left, 0.0))
+        await _yield_to_loop()
+        remaining = began + self._settings.shutdown_timeout - loop.time()
+        await self.service.drain(0.0 if self._hurried.is_set() else max(remaining, 0.0))
         self._http.pre_shutdown()
         await self._http.shutdown(1.0)
-        await self._http.flushed(LAST_WORDS)
+        await self._http.flushed(ABORT_TIMEOUT)
         await self.service.settle()
 
     async def _empty_doors(self) -> None:
@@ -165,7 +165,7 @@ class ServerProcess:
 
     async def _close_doors(self) -> None:
         """Listen no more; who was connected already is heard."""
-        await _turns()
+        await _yield_to_loop()
         for server in self._servers:
             server.close()
         self._http.close_idle()
@@ -184,7 +184,7 @@ def _waited_for(sockets: Sequence[socket.socket]) -> bool:
         return bool(selector.select(0))
 
 
-async def _turns() -> None:
+async def _yield_to_loop() -> None:
     """Let the loop turn until every request that has come is accepted, read, and has its task."""
     for _ in range(5):
         await asyncio.sleep(0)
@@ -255,7 +255,7 @@ class _Alone:
         self._counters = SharedCounters(task.edition.endpoints)
         self._edition = task.edition
         self._service = task.service(task.context(), self._counters)
-        self._reload_asked = asyncio.Event()
+        self._reload_requested = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until a signal says stop."""
@@ -263,48 +263,48 @@ class _Alone:
         sockets = bind(task.host, task.port)[0]
         port = sockets[0].getsockname()[1]
         serving = ServerProcess(task, service, sockets)
-        self._heed(serving)
+        self._install_signal_handlers(serving)
         try:
             async with service:
-                if not await unless(serving.asked, self._prepare(self._edition)):
-                    task.announce(GIVEN_UP)
+                if not await unless(serving.stop_requested, self._prepare(self._edition)):
+                    task.announce(START_ABORTED)
                     return
                 try:
                     await serving.start()
                 except OSError as error:
                     raise AddressError(explain(error, task.host, port)) from error
-                tell_shortage(self._edition, task.announce)
-                tell(task, port)
+                announce_shortage(self._edition, task.announce)
+                announce_addresses(task, port)
                 await self._keep_fresh(serving)
                 task.announce(STOPPING)
                 await serving.close()
         finally:
             for each in sockets:
                 each.close()
-            self._heed_no_more()
+            self._remove_signal_handlers()
 
-    def _heed(self, serving: ServerProcess) -> None:
+    def _install_signal_handlers(self, serving: ServerProcess) -> None:
         def take_signal() -> None:
-            if serving.asked.is_set():
-                serving.hurry()  # the second signal: its sender does not want to wait
+            if serving.stop_requested.is_set():
+                serving.stop_now()  # the second signal: its sender does not want to wait
             serving.stop()
 
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, take_signal)
         if HANGUP is not None:
-            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._reload_asked.set)
+            loop.add_signal_handler(HANGUP, take_signal if on_terminal() else self._reload_requested.set)
         if self._task.early.reload:
-            self._reload_asked.set()
+            self._reload_requested.set()
 
-    def _heed_no_more(self) -> None:
+    def _remove_signal_handlers(self) -> None:
         """Take signals from the loop, which would give them back their defaults when it is closed."""
         loop = asyncio.get_running_loop()
         signals = [signal.SIGTERM, signal.SIGINT, *([] if HANGUP is None else [HANGUP])]
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # it gives them back now, for a moment
         for each in signals:
             loop.remove_signal_handler(each)
-        leave_at_once()
+        exit_on_signal()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     async def _prepare(self, edition: Edition) -> None:
@@ -313,8 +313,8 @@ class _Alone:
     async def _keep_fresh(self, serving: ServerProcess) -> None:
         """Reload the files when they change or a signal says so, until the server stops."""
         files = FileChanges(self._edition.checked) if self._task.reload else None
-        while not serving.asked.is_set():
-            await unless(serving.asked, self._wait_for_changes(files))
+        while not serving.stop_requested.is_set():
+            await unless(serving.stop_requested, self._wait_for_changes(files))
 
     async def _wait_for_changes(self, files: FileChanges | None) -> None:
         """Wait until a signal says so or files have changed, and serve them."""
@@ -322,11 +322,11 @@ class _Alone:
         while not changed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None if files is None else files.pause):
-                    await self._reload_asked.wait()
+                    await self._reload_requested.wait()
                     break
             if files is not None:
                 changed = await asyncio.to_thread(files.take)
-        self._reload_asked.clear()
+        self._reload_requested.clear()
         await self._reload_files(changed)
 
     async def _reload_files(self, changed: list[str]) -> None:
@@ -336,7 +336,7 @@ class _Alone:
         try:
             self._edition = edition = await reload(task, service, self._counters, before)
         except BrokenError as error:
-            task.announce(f"{error}\n{KEPT}")
+            task.announce(f"{error}\n{STILL_SERVED}")
             return
         if news := edition.news(before):
             task.announce(news)
@@ -363,12 +363,12 @@ async def reload(
     return edition
 
 
-async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
+async def unless(stop_requested: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
     """Do some work, and give it up on shutdown, which does not wait for an unreachable database.
 
     Return whether the server shall go on.
     """
-    waiting = asyncio.ensure_future(asked.wait())
+    waiting = asyncio.ensure_future(stop_requested.wait())
     working = asyncio.ensure_future(work)
     await asyncio.wait({waiting, working}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -376,11 +376,11 @@ async def unless(asked: asyncio.Event, work: Coroutine[Any, Any, object]) -> boo
         working.cancel()
     with suppress(asyncio.CancelledError):
         await working
-    return not asked.is_set()
+    return not stop_requested.is_set()
 
 
 STOPPING = "stopping: no new requests; running streams may finish (again to stop at once)"
-KEPT = "not served: what was served last stays"
+STILL_SERVED = "not served: what was served last stays"
 
 
 async def prepare(edition: Edition, context: Context, announce: Announce) -> None:
@@ -408,14 +408,14 @@ def counted(endpoints: list[EndpointHandler]) -> str:
     return f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
 
 
-def tell_shortage(edition: Edition, announce: Announce) -> None:
+def announce_shortage(edition: Edition, announce: Announce) -> None:
     """Say so where the system lets a process have fewer connections than it shall take."""
     _, short = allow_connections(edition.checked.settings.server.max_connections)
     if short:
         announce(short)
 
 
-def tell(task: ServeOptions, port: int, workers: int = 1) -> None:
+def announce_addresses(task: ServeOptions, port: int, workers: int = 1) -> None:
     """List the routes with their files, and say where they are."""
     endpoints, announce = task.edition.endpoints, task.announce
     method = max((len(each.method) for each in endpoints), default=0)

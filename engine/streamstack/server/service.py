@@ -37,7 +37,7 @@ from streamstack.server.replies import (
     send_problem,
 )
 from streamstack.server.request import CODINGS, MAX_MEMORY, MemoryBudget, Request
-from streamstack.server.request_log import TOLD, RequestLog, error_of, fail, outcome_of
+from streamstack.server.request_log import CLIENT_ERRORS, RequestLog, error_of, fail, outcome_of
 from streamstack.server.response import FlushQueue, ResponseSink
 from streamstack.server.resume.requests import (
     NOTHING,
@@ -59,19 +59,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Seconds that stopped runs have to tell their readers so.
-LAST_WORDS = 2.0
+ABORT_TIMEOUT = 2.0
 #: Seconds that work after the answer has, once the service stops.
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
 _OWN = ("/_health", "/_ready", "/_metrics")
 #: Seconds between looks at what runs have sent so far.
-_LOOK = 1.0
+_SAMPLE_INTERVAL = 1.0
 #: Refused origins that are logged, and characters of each.
 _ORIGINS = 100
 _ORIGIN_SIZE = 200
 #: Seconds between looks at whether clients have left, where nothing else tells.
-_LEFT = 0.5
+_DISCONNECT_CHECK = 0.5
 
 
 class Service:
@@ -94,21 +94,21 @@ class Service:
         self.metrics = metrics
         self.request_log = request_log
         self.memory = MemoryBudget(max_memory)
-        self.lives: set[RunTimer] = set()
+        self.timers: set[RunTimer] = set()
         self._later: set[asyncio.Task[Any]] = set()
-        self._left = asyncio.Event()
+        self._idle = asyncio.Event()
         self._hurried = False
-        self._looking: asyncio.TimerHandle | None = None
-        self.turn = FlushQueue()
+        self._sampling: asyncio.TimerHandle | None = None
+        self.flush_queue = FlushQueue()
         self._watched: dict[asyncio.Task[Any], web.BaseRequest] = {}
         self._watching: asyncio.TimerHandle | None = None
         #: Our side of each connection, by aiohttp's; empty where another server listens.
         self.connections: dict[web.RequestHandler, ClientConnection] = {}
         self._refused_origins: set[str] = set()  # those that were logged
-        self.leaving = False  # connections end with their next response
+        self.closing = False  # connections end with their next response
         self.ready = True
         self.draining = False
-        self.streams = StreamRegistry(self.context.state.max_size, self._left.set)
+        self.streams = StreamRegistry(self.context.state.max_size, self._idle.set)
         self.routes: Routes[EndpointHandler] = Routes(())
         self._endpoints: list[EndpointHandler] = []
         self._group = asyncio.TaskGroup()
@@ -124,9 +124,9 @@ class Service:
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
         if self._entered:
-            self._share_kept()
+            self._share_if_resumable()
 
-    def _share_kept(self) -> None:
+    def _share_if_resumable(self) -> None:
         if any(each.resume for each in self._endpoints):
             self.share()
 
@@ -140,14 +140,14 @@ class Service:
         if self.metrics is not None:
             self._sample(self.metrics)
         self._entered = True
-        self._share_kept()
+        self._share_if_resumable()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._sampling is not None:
+            self._sampling.cancel()
         if self._watching is not None:
             self._watching.cancel()
         if error is not None:
@@ -164,7 +164,7 @@ class Service:
         connection = self.connections.get(raw.protocol)
         request = None if connection is None else connection.request
         if request is None:
-            request = Request(raw, self.turn, last=self.leaving)  # its client has left
+            request = Request(raw, self.flush_queue, last=self.closing)  # its client has left
         try:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
@@ -175,7 +175,7 @@ class Service:
 
     async def handle_hosted(self, raw: web.Request, prefix: str) -> web.StreamResponse:
         """Answer a request to an application that gunicorn or another application runs."""
-        request = Request(raw, self.turn, prefix=prefix, last=self.leaving)
+        request = Request(raw, self.flush_queue, prefix=prefix, last=self.closing)
         request.hosted = True
         task = asyncio.current_task()
         assert task is not None
@@ -204,7 +204,7 @@ class Service:
             if raw.transport is None and not task.cancelling():
                 task.cancel()
         if self._watched:
-            self._watching = asyncio.get_running_loop().call_later(_LEFT, self._watch)
+            self._watching = asyncio.get_running_loop().call_later(_DISCONNECT_CHECK, self._watch)
 
     def answer(self, request: Request) -> Sent | Coroutine[Any, Any, Sent]:
         """Answer one request: at once, or with what answers it when it is awaited."""
@@ -217,12 +217,12 @@ class Service:
         if path in _OWN or self.draining:
             return self._answer_own(request, path)
         if path.startswith(PREFIX):
-            return self._told(request, partial(answer_streams, self, request, path))
+            return self._answered(request, partial(answer_streams, self, request, path))
         try:
             found = self.routes.find(request.method, path)
             if found is None:
                 if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
-                    return self._told(request, partial(self._answer_head, request, read[0]))
+                    return self._answered(request, partial(self._answer_head, request, read[0]))
                 return self._answer_unfound(request, path)
             served, parameters = found
             cors = self._cors_lines(request) if self.cors.origins else b""
@@ -235,9 +235,9 @@ class Service:
                 return sent
         work = exchange(self, served, request, parameters, answer)
         # What outlives its reader begins by itself: he may have gone before anybody waits for it.
-        return _outliving(self.spawn(work)) if served.outlives and not answer.keeps else work
+        return _outliving(self.spawn(work)) if served.outlives and not answer.resumable else work
 
-    async def _told(self, request: Request, work: Callable[[], Coroutine[Any, Any, Sent]]) -> Sent:
+    async def _answered(self, request: Request, work: Callable[[], Coroutine[Any, Any, Sent]]) -> Sent:
         """Answer with what some work gives, or with the error it ends by."""
         try:
             return await self.logged(request, work())
@@ -264,7 +264,7 @@ class Service:
         answer: ResponseSink,
         outcome: str,
         error: RunError | None,
-        life: RunTimer | None = None,
+        timer: RunTimer | None = None,
     ) -> None:
         """Count a request whose run is over, and log it: called once for each run.
 
@@ -276,15 +276,15 @@ class Service:
             life: What watched the run, if anything did.
         """
         if self.metrics is not None:
-            self.metrics.finish(served.row, answer, outcome, life)
+            self.metrics.finish(served.row, answer, outcome, timer)
         if self.request_log is not None:
             self.request_log.ended(served.title, answer, outcome, error)
 
-    def leave(self, life: RunTimer) -> None:
+    def discard(self, timer: RunTimer) -> None:
         """Record that a request has its answer."""
-        self.lives.discard(life)
-        if not self.lives:
-            self._left.set()
+        self.timers.discard(timer)
+        if not self.timers:
+            self._idle.set()
 
     def after(self, run: Run, outcome: str, close: Callable[[], None] | None) -> None:
         """Let a run do what it registered for its end, beside the answers to others.
@@ -351,7 +351,7 @@ class Service:
 
     def _answer_metrics(self, request: Request) -> Sent:
         assert self.metrics is not None
-        self.metrics.sample(self.lives)
+        self.metrics.sample(self.timers)
         lines = b"Content-Type: %b\r\nCache-Control: no-store\r\n" % CONTENT_TYPE
         return send(request, 200, lines, exposition(self.metrics.counters))
 
@@ -364,8 +364,8 @@ class Service:
 
     def _sample(self, metrics: WorkerMetrics) -> None:
         """Count what runs have sent so far, now and again."""
-        metrics.sample(self.lives)
-        self._looking = asyncio.get_running_loop().call_later(_LOOK, self._sample, metrics)
+        metrics.sample(self.timers)
+        self._sampling = asyncio.get_running_loop().call_later(_SAMPLE_INTERVAL, self._sample, metrics)
 
     def _answer_unfound(self, request: Request, path: str) -> Sent:
         """Answer OPTIONS, which no definition has to name, and what has no route."""
@@ -381,8 +381,8 @@ class Service:
             lines = header_lines([("Allow", ", ".join(methods))])
             if "Access-Control-Request-Method" in request.headers:
                 self._note_origin(request)
-            asked = request.headers.get("Access-Control-Request-Headers")
-            return send(request, 204, lines + self.cors.preflight(origin, methods, asked), b"")
+            requested = request.headers.get("Access-Control-Request-Headers")
+            return send(request, 204, lines + self.cors.preflight(origin, methods, requested), b"")
         return self._wrong_method(request, methods)
 
     async def _answer_head(self, request: Request, served: EndpointHandler) -> Sent:
@@ -403,26 +403,26 @@ class Service:
         """Take no more requests; give running ones some seconds, then the error event."""
         self.ready = False
         self.draining = True
-        self.streams.leave()
+        self.streams.begin_shutdown()
         await self.idle(patience)
-        for life in list(self.lives):
-            life.stop(RunError("producer-lost", "the server is shutting down", status=503))
+        for timer in list(self.timers):
+            timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
         self._hurried = False
-        await self.idle(LAST_WORDS)
+        await self.idle(ABORT_TIMEOUT)
 
-    def hurry(self) -> None:
+    def stop_now(self) -> None:
         """Wait no longer for what is running."""
         self._hurried = True
-        self._left.set()
+        self._idle.set()
         self.abandon()
 
     async def idle(self, patience: float) -> None:
         """Wait until no request is being answered, and no stream copied, for some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while (self.lives or self.streams.read) and not self._hurried:
-                    self._left.clear()
-                    await self._left.wait()
+                while (self.timers or self.streams.read) and not self._hurried:
+                    self._idle.clear()
+                    await self._idle.wait()
 
     async def settle(self, patience: float = LATER) -> None:
         """Give what runs do after their answers some seconds, then end it."""
@@ -489,93 +489,93 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    life = RunTimer(answer, served.limits, service.lives, served.row)
+    timer = RunTimer(answer, served.limits, service.timers, served.row)
     outcome = ended = "failed"
     reason: RunError | None = None
-    given = NOTHING
-    let: RateLimitTicket | None = None
+    run_inputs = NOTHING
+    ticket: RateLimitTicket | None = None
     source: StreamCopy | None = None  # a stream that is copied from elsewhere
     sent: Sent = CLOSE
     try:
         try:
             if served.guard is not None:
                 admitted = served.guard.admit(request, service.context, service.cors)
-                run.auth = await begun(admitted, life.begin_reading)
+                run.auth = await begun(admitted, timer.begin_reading)
             if served.resume is not None:
                 source = await find_resumed(service, served, run, answer)
             if source is None:
                 if served.limiter is not None:
-                    let = RateLimitTicket(served.limiter, run, request, service.spawn)
-                    await begun(let.ask(), life.begin_reading)
+                    ticket = RateLimitTicket(served.limiter, run, request, service.spawn)
+                    await begun(ticket.acquire(), timer.begin_reading)
                 # Limits may ask for what depends on the inputs, before anything else is done with them.
-                inputs = served.take(request, parameters) if let is None else None
-                given = (
-                    await _take_in(service, served, request, parameters, life, answer, let)
+                inputs = served.take(request, parameters) if ticket is None else None
+                run_inputs = (
+                    await _take_in(service, served, request, parameters, timer, answer, ticket)
                     if inputs is None
                     else RunInputs(inputs, None)
                 )
-                if answer.keeps:
-                    source = await begin(service, served, run, cast("ResumableSink", answer), given)
+                if answer.resumable:
+                    source = await begin(service, served, run, cast("ResumableSink", answer), run_inputs)
                 else:
                     if served.headers is not None:
-                        answer.headers += served.headers(run, given.inputs)
-                    value = await life.attend(served.start(run, given.inputs))
+                        answer.headers += served.headers(run, run_inputs.inputs)
+                    value = await timer.attend(served.start(run, run_inputs.inputs))
                     sent = answer.finish(value)
             outcome = ended = "completed"
         except (Exception, asyncio.CancelledError) as error:
-            reason = _reason(error, request, life)
-            ended = outcome_of(reason, answer, life.reason, draining=service.draining)
+            reason = _reason(error, request, timer)
+            ended = outcome_of(reason, answer, timer.reason, draining=service.draining)
             if reason is None:
                 outcome = "cancelled"
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise asyncio.CancelledError from error
-            sent = fail(served, run, answer, reason, let)
+            sent = fail(served, run, answer, reason, ticket)
         if source is not None:
             # How long a reader takes is not the request's affair any more: others see to it.
-            life.end()
-            service.leave(life)
+            timer.end()
+            service.discard(timer)
             if not answer.handed:
-                _release(given, let)  # it began no run: it reads another's
-                given = given.with_files_closed()
+                _release(run_inputs, ticket)  # it began no run: it reads another's
+                run_inputs = run_inputs.with_files_closed()
                 return await service.logged(request, source.copy())
             return await source.copy()
-        lost = given.arriving is not None and given.arriving.lost
+        lost = run_inputs.streamed_body is not None and run_inputs.streamed_body.lost
         if isinstance(sent, Whole):
-            sent.leave, sent.answer = partial(leave, service, served, answer), answer
+            sent.wait_for_reader, sent.answer = partial(finish_sending, service, served, answer), answer
             sent.keep = sent.keep and not lost
             return sent
         if request.writing_paused:
-            life.begin_closing()
+            timer.begin_closing()
             await request.room()
         return CLOSE if lost else sent
     finally:
-        life.end()
+        timer.end()
         if request.note_held is not None:
             service.memory.release(request)
-        service.leave(life)
+        service.discard(timer)
         if source is None:
-            service.ended(served, answer, ended, reason, life)
+            service.ended(served, answer, ended, reason, timer)
         # A run that goes on in a task of its own sees to its end itself.
         if not answer.handed:
-            _release(given, let)
-            service.after(run, outcome, given.close)
+            _release(run_inputs, ticket)
+            service.after(run, outcome, run_inputs.close)
         forget_frames(reason)
 
 
-def _release(given: RunInputs, let: RateLimitTicket | None) -> None:
+def _release(run_inputs: RunInputs, ticket: RateLimitTicket | None) -> None:
     """Give back what a request holds beside its inputs. What was given back before is left alone."""
-    if given.arriving is not None:
-        given.arriving.end()
-    if let is not None:
-        let.leave()
+    if run_inputs.streamed_body is not None:
+        run_inputs.streamed_body.end()
+    if ticket is not None:
+        ticket.release()
 
 
-def _reason(error: BaseException, request: Request, life: RunTimer) -> RunError | None:
+def _reason(error: BaseException, request: Request, timer: RunTimer) -> RunError | None:
     """Return what a run failed by; None where its reader has gone."""
     if isinstance(error, asyncio.CancelledError):
-        return life.stopped()
-    if request.transport is None and not isinstance(error, TOLD):
+        return timer.stopped()
+    if request.transport is None and not isinstance(error, CLIENT_ERRORS):
         return None
     return error_of(error)
 
@@ -585,36 +585,36 @@ async def _take_in(
     served: EndpointHandler,
     request: Request,
     parameters: Mapping[str, str],
-    life: RunTimer,
+    timer: RunTimer,
     answer: ResponseSink,
-    let: RateLimitTicket | None,
+    ticket: RateLimitTicket | None,
 ) -> RunInputs:
     """Read what a run is given. Raises RunError ``invalid-input``, and ``rate-limited``."""
     if request.body_exists:
-        _look_at_body(served, request)
-        request.note_held = partial(service.memory.hold, request, give_up=partial(life.stop, _NO_MEMORY))
-    inputs = await begun(served.read(request, parameters), life.begin_reading)
+        _check_body(served, request)
+        request.note_held = partial(service.memory.hold, request, give_up=partial(timer.stop, _NO_MEMORY))
+    inputs = await begun(served.read(request, parameters), timer.begin_reading)
     if request.note_held is not None:
         service.memory.release(request)
     close = None if served.close is None else partial(served.close, inputs)
-    if let is not None:
+    if ticket is not None:
         try:
-            await begun(let.ask_with(inputs), life.begin_reading)
+            await begun(ticket.acquire_with(inputs), timer.begin_reading)
         except BaseException:
             if close is not None:
                 close()
             raise
-        answer.cors += let.lines()
-    arriving = request.arriving if served.receives else None
-    if arriving is not None:
-        arriving.begin(answer)
-        let_send(request)
+        answer.cors += ticket.lines()
+    streamed_body = request.streamed_body if served.receives else None
+    if streamed_body is not None:
+        streamed_body.begin(answer)
+        send_continue(request)
     else:
         request.ignore_body()
-    return RunInputs(inputs, close, arriving, let)
+    return RunInputs(inputs, close, streamed_body, ticket)
 
 
-def _look_at_body(served: EndpointHandler, request: Request) -> None:
+def _check_body(served: EndpointHandler, request: Request) -> None:
     """Refuse a body that can't be taken, before anything of it is read. Raises RunError ``invalid-input``."""
     refuse_coding(request)
     expect(request, served.max_body, now=not served.receives)
@@ -653,10 +653,10 @@ def expect(request: Request, max_body: int, *, now: bool = True) -> None:
     if expectation.lower() != "100-continue":
         raise RunError("invalid-input", "Expect can be 100-continue only", status=417)
     if now:
-        let_send(request)
+        send_continue(request)
 
 
-def let_send(request: Request) -> None:
+def send_continue(request: Request) -> None:
     """Tell a client that asked before that it may send its body."""
     if request.headers.get("Expect") is None or request.version < (1, 1):
         return
@@ -664,15 +664,15 @@ def let_send(request: Request) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def leave(service: Service, served: EndpointHandler, answer: ResponseSink) -> None:
+async def finish_sending(service: Service, served: EndpointHandler, answer: ResponseSink) -> None:
     """Stay until the client has taken a whole answer, within the time that its endpoint allows."""
-    life = RunTimer(answer, served.limits, service.lives, served.row)
-    life.begin_closing()
+    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer.begin_closing()
     try:
         await answer.request.room()
     finally:
-        life.end()
-        service.leave(life)
+        timer.end()
+        service.discard(timer)
 
 
 def answer_at_once(
@@ -701,5 +701,5 @@ def answer_at_once(
     service.ended(served, answer, ended, reason)
     service.after(run, outcome, None)
     if isinstance(sent, Whole):
-        sent.leave, sent.answer = partial(leave, service, served, answer), answer
+        sent.wait_for_reader, sent.answer = partial(finish_sending, service, served, answer), answer
     return sent

@@ -20,7 +20,7 @@ if HANGUP is not None and signal.getsignal(HANGUP) is signal.SIG_IGN:
     HANGUP = None
 
 #: The message of a start that was given up.
-GIVEN_UP: Final = "stopped before anything was served"
+START_ABORTED: Final = "stopped before anything was served"
 
 
 def on_terminal() -> bool:
@@ -35,7 +35,7 @@ def stops(number: int) -> bool:
     return number == HANGUP and on_terminal()
 
 
-def leave_at_once() -> None:
+def exit_on_signal() -> None:
     """End the process, with 0, when a signal asks for the end from now on: it has come, and all is closed.
 
     What is left takes its time all the same: threads, then the interpreter, which gives signals back their defaults.
@@ -43,11 +43,11 @@ def leave_at_once() -> None:
     """
     for each in (signal.SIGTERM, signal.SIGINT, HANGUP):
         if each is not None and signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, _leave)
+            signal.signal(each, _exit)
             atexit.register(signal.signal, each, signal.SIG_IGN)  # the threads are gone by then
 
 
-def _leave(number: int, _: FrameType | None) -> None:
+def _exit(number: int, _: FrameType | None) -> None:
     if stops(number):
         os._exit(0)
 
@@ -72,7 +72,7 @@ class Early:
 
     def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
-            leave_at_once()
+            exit_on_signal()
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if not stops(number):
@@ -81,5 +81,5 @@ class Early:
         # Nothing is open yet that would have to be closed; and an exception might come in the middle of anything, and
         # be swallowed there.
         with suppress(OSError):
-            os.write(2, f"{GIVEN_UP}\n".encode())
+            os.write(2, f"{START_ABORTED}\n".encode())
         os._exit(0)

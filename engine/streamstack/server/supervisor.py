@@ -25,26 +25,26 @@ from streamstack.server.reloading import BrokenError, Edition, FileChanges, next
 from streamstack.server.replies import log
 from streamstack.server.serve import (
     GRACE,
-    KEPT,
+    STILL_SERVED,
     STOPPING,
     ServeOptions,
     ServerProcess,
+    announce_addresses,
+    announce_shortage,
     keep_out_of_collections,
     loop_factory,
     prepare,
     reload,
     reload_message,
     run_to_end,
-    tell,
-    tell_shortage,
     unless,
 )
-from streamstack.server.service import LAST_WORDS, LATER
-from streamstack.server.signals import GIVEN_UP, HANGUP, stops
+from streamstack.server.service import ABORT_TIMEOUT, LATER
+from streamstack.server.signals import HANGUP, START_ABORTED, stops
 from streamstack.server.sockets import TlsError, bind
 
 #: Seconds between two beats of a worker's heart.
-BEAT: Final = 0.5
+HEARTBEAT_INTERVAL: Final = 0.5
 #: The signal upon which a worker writes where it stands, though it answers nothing any more.
 WHERE: Final = signal.SIGUSR2
 #: Seconds in which a message must be taken at the other end of a channel.
@@ -120,27 +120,27 @@ class Worker:
         loop.add_reader(self._channel.fileno(), self._receive, serving)
         faulthandler.register(WHERE)
         _unblock_signals()
-        self._beat()
+        self._send_heartbeat()
         async with service:
             await warm_databases(self._edition.checked.project, service.context)
             await serving.start()
             self._channel.send(ready=True)
             reloads = asyncio.ensure_future(self._reload())
             try:
-                await serving.asked.wait()
+                await serving.stop_requested.wait()
             finally:
                 reloads.cancel()
             if not self._stopped and not self._orphaned:
-                self._channel.send(leaving=True)
+                self._channel.send(retiring=True)
                 await asyncio.sleep(_PASSED_ON)
             followed = not self._stopped and not self._orphaned
             await serving.close(delay=not self._orphaned, followed=followed)
         loop.remove_reader(self._channel.fileno())
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         """Let the supervisor see that the loop turns."""
-        self._counters.beat(self._number)
-        asyncio.get_running_loop().call_later(BEAT, self._beat)
+        self._counters.heartbeat(self._number)
+        asyncio.get_running_loop().call_later(HEARTBEAT_INTERVAL, self._send_heartbeat)
 
     def _receive(self, serving: ServerProcess) -> None:
         messages = self._channel.receive()
@@ -155,8 +155,8 @@ class Worker:
                 case "stop":
                     self._stopped = True
                     serving.stop()
-                case "hurry":
-                    serving.hurry()
+                case "stop_now":
+                    serving.stop_now()
                 case "certificate" if self._task.tls is not None:
                     with suppress(TlsError):  # the supervisor reports it
                         self._task.tls.reload()
@@ -183,7 +183,7 @@ ROW: Final = 5
 PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 10.0
 #: Seconds between looks at the embedded database.
-_DATABASE_LOOK: Final = 0.25
+_DATABASE_CHECK: Final = 0.25
 #: Seconds that a worker which hangs has to write where it stands.
 _TRACE_WITHIN: Final = 0.3
 #: Seconds beyond all others after which a worker that should have stopped is killed.
@@ -198,7 +198,7 @@ class SupervisorError(Exception):
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """A worker process. ``number`` is its slot of the counters, ``beats`` the last that was seen of its heart."""
+    """A worker process. ``number`` is its slot of the counters, ``heartbeats`` the last that was seen of its heart."""
 
     pid: int
     number: int
@@ -206,15 +206,15 @@ class Process:
     began: float
     ready: bool = False
     hurried: bool = False
-    beats: int = 0
-    beat_at: float = 0.0
+    heartbeats: int = 0
+    heartbeat_at: float = 0.0
     hung: bool = False
 
-    def hurry(self) -> None:
+    def stop_now(self) -> None:
         """Let it end at once."""
         if not self.hurried:
             self.hurried = True
-            self.channel.send(do="hurry")
+            self.channel.send(do="stop_now")
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -287,16 +287,16 @@ class SignalQueue:
         """Run some work in a loop that ends again; a signal that asks for the end cancels it."""
 
         async def watched() -> None:
-            asked = asyncio.Event()
+            stop_requested = asyncio.Event()
 
             def receive() -> None:
                 self.receive()
                 if self.stops:
-                    asked.set()
+                    stop_requested.set()
 
             receive()
             asyncio.get_running_loop().add_reader(self, receive)
-            await unless(asked, work)
+            await unless(stop_requested, work)
 
         with asyncio.Runner() as runner:
             runner.run(watched())
@@ -320,7 +320,7 @@ class Supervisor:
         sockets = bind(task.host, task.port, workers)
         self._task = replace(task, port=sockets[0][0].getsockname()[1])
         self._slots = [Slot(number, each) for number, each in enumerate(sockets)]
-        self._leaving: list[Process] = []  # others take their places already
+        self._retiring: list[Process] = []  # others take their places already
         # Each worker's successor may be there before it has gone.
         self._counters = SharedCounters(task.edition.endpoints, workers * 2)
         self._free = list(range(workers * 2))
@@ -332,8 +332,8 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals = SignalQueue()
         self._files = FileChanges(task.edition.checked) if task.reload else None
-        self._heart_timeout = task.edition.checked.settings.server.worker_timeout
-        self._look_at = self._looked_at = 0.0
+        self._worker_timeout = task.edition.checked.settings.server.worker_timeout
+        self._check_at = self._checked_at = 0.0
         self._context = task.context(joins=True, starts=False)
         self._embedded: Embedded | None = None
 
@@ -350,7 +350,7 @@ class Supervisor:
             self._start_embedded(self._task.edition)
             self._prepare(self._task.edition)
             if self._signals.stops:
-                self._task.announce(GIVEN_UP)
+                self._task.announce(START_ABORTED)
                 return
             keep_out_of_collections()
             while not self._stopping or self._processes():
@@ -377,42 +377,42 @@ class Supervisor:
         now = monotonic()
         if now > self._deadline:
             self._kill_all()
-        if now >= self._look_at:
-            self._look(now)
+        if now >= self._check_at:
+            self._check(now)
 
     def _patience(self) -> float:
         """Return the seconds until something is due."""
         if self._signals.waiting:
             return 0.0  # they came while something was made ready
-        dues = [self._look_at, self._deadline]
+        dues = [self._check_at, self._deadline]
         if not self._stopping and self._free:
             dues += [slot.due for slot in self._slots if slot.due is not None]
         return max(0.0, min(dues) - monotonic())
 
-    def _look(self, now: float) -> None:
+    def _check(self, now: float) -> None:
         """Look for what tells nothing by itself: workers that hang, files that change, a database that is gone."""
         pause = 60.0
-        if self._heart_timeout:
-            pause = self._look_at_hearts(now)
-        self._looked_at = now
+        if self._worker_timeout:
+            pause = self._check_heartbeats(now)
+        self._checked_at = now
         if self._files is not None and not self._stopping:
             if changed := self._files.take():
                 self._reload(changed)
             pause = min(pause, self._files.pause)
         if self._embedded is not None and not self._stopping:
-            pause = min(pause, _DATABASE_LOOK)
+            pause = min(pause, _DATABASE_CHECK)
             if not self._embedded.alive():
                 try:
                     self._signals.run(self._embedded.start())
                 except Exception as error:  # noqa: BLE001  (whatever it is, the workers go on)
                     self._task.announce(str(error))
                     pause = LONGEST_PAUSE
-        self._look_at = monotonic() + pause
+        self._check_at = monotonic() + pause
 
     # ---------------------------------------------------------------------------- workers
 
     def _processes(self) -> list[Process]:
-        return [slot.process for slot in self._slots if slot.process is not None] + self._leaving
+        return [slot.process for slot in self._slots if slot.process is not None] + self._retiring
 
     def _start_due(self) -> None:
         now, lacking = monotonic(), 0
@@ -429,8 +429,8 @@ class Supervisor:
                 what = f"worker {slot.number + 1} can't be started: {error.strerror}"
                 self._replace(slot, what, at_once=True)
         # Rather end some old streams than have no worker that takes new ones.
-        for process in self._leaving[:lacking]:
-            process.hurry()
+        for process in self._retiring[:lacking]:
+            process.stop_now()
 
     def _start_worker(self, slot: Slot) -> None:
         """Fork a worker. Raises OSError where the system has no room for another process."""
@@ -452,7 +452,7 @@ class Supervisor:
             _unblock_signals()
         self._free.remove(number)
         now = monotonic()
-        slot.process = Process(pid, number, Channel(ours), now, beat_at=now)
+        slot.process = Process(pid, number, Channel(ours), now, heartbeat_at=now)
         self._selector.register(slot.process.channel, selectors.EVENT_READ, slot.process)
 
     def _run_worker(self, slot: Slot, channel: Channel, number: int) -> NoReturn:
@@ -493,41 +493,41 @@ class Supervisor:
             if each.get("ready"):
                 process.ready = True
                 self._announce()
-            if each.get("leaving"):
-                self._let_leave(process)
+            if each.get("retiring"):
+                self._replace_leaving(process)
 
     def _announce(self) -> None:
         """Say where it is served, once all workers are ready."""
         task = self._task
         if not self._announced and all(slot.process is not None and slot.process.ready for slot in self._slots):
             self._announced = True
-            tell_shortage(task.edition, task.announce)
-            tell(task, task.port, len(self._slots))
+            announce_shortage(task.edition, task.announce)
+            announce_addresses(task, task.port, len(self._slots))
 
-    def _let_leave(self, process: Process) -> None:
+    def _replace_leaving(self, process: Process) -> None:
         """Start another worker at once in place of one that another process has asked to stop."""
         for slot in self._slots:
             if slot.process is process:
                 slot.process, slot.due = None, monotonic()
-                self._leaving.append(process)
+                self._retiring.append(process)
 
-    def _look_at_hearts(self, now: float) -> float:
+    def _check_heartbeats(self, now: float) -> float:
         """Kill workers whose heart has not beaten for too long; return the seconds until the next look."""
-        pause = min(max(self._heart_timeout / 4, BEAT), 5.0)
+        pause = min(max(self._worker_timeout / 4, HEARTBEAT_INTERVAL), 5.0)
         # This process itself was stopped, or had no CPU: so had they, perhaps.
-        late = now > self._looked_at + 2 * pause + 1.0
+        late = now > self._checked_at + 2 * pause + 1.0
         for process in self._processes():
-            beats = self._counters.beats(process.number)
+            heartbeats = self._counters.heartbeats(process.number)
             if process.hung:
                 process.kill()
-            elif beats != process.beats or late:
-                process.beats, process.beat_at = beats, now
-            elif now > process.beat_at + self._heart_timeout:
+            elif heartbeats != process.heartbeats or late:
+                process.heartbeats, process.heartbeat_at = heartbeats, now
+            elif now > process.heartbeat_at + self._worker_timeout:
                 process.hung = True
                 self._counters.count("hangs")
                 self._task.announce(
                     f"worker (process {process.pid}) hangs: no sign of life for "
-                    f"{self._heart_timeout:g} s (server.workerTimeout); it is killed"
+                    f"{self._worker_timeout:g} s (server.workerTimeout); it is killed"
                 )
                 with suppress(ProcessLookupError):
                     os.kill(process.pid, WHERE)
@@ -538,17 +538,17 @@ class Supervisor:
         for process in self._processes():
             pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
-                self._bury(process, os.waitstatus_to_exitcode(status))
+                self._on_exit(process, os.waitstatus_to_exitcode(status))
 
-    def _bury(self, process: Process, code: int) -> None:
+    def _on_exit(self, process: Process, code: int) -> None:
         """Free what a worker had that is gone, and have it replaced."""
         if process.channel.fileno() >= 0:
             self._selector.unregister(process.channel)
             process.channel.close()
         self._counters.release(process.number)
         self._free.append(process.number)
-        if process in self._leaving:
-            self._leaving.remove(process)
+        if process in self._retiring:
+            self._retiring.remove(process)
             return
         slot = next(each for each in self._slots if each.process is process)
         slot.process = None
@@ -612,7 +612,7 @@ class Supervisor:
             if refused := unshared(edition.checked)[0]:
                 raise BrokenError("\n".join(refused))
         except BrokenError as error:
-            task.announce(f"{error}\n{KEPT}")
+            task.announce(f"{error}\n{STILL_SERVED}")
             return
         self._counters.register(edition.endpoints)
         if news := edition.news(task.edition):
@@ -639,7 +639,7 @@ class Supervisor:
         """Let all workers stop; when asked again, at once."""
         if self._stopping:
             for process in self._processes():
-                process.hurry()
+                process.stop_now()
             return
         self._task.announce(STOPPING)
         self._stop_all()
@@ -648,7 +648,7 @@ class Supervisor:
         server = self._task.edition.checked.settings.server
         self._stopping = True
         patience = server.shutdown_delay + GRACE + server.shutdown_timeout
-        self._deadline = monotonic() + patience + 2 * LAST_WORDS + LATER + _MARGIN
+        self._deadline = monotonic() + patience + 2 * ABORT_TIMEOUT + LATER + _MARGIN
         for slot in self._slots:
             slot.due = None
             # From here on each worker alone has its socket, and closes it when it accepts nothing any more.

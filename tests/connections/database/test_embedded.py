@@ -108,7 +108,7 @@ async def test_concurrent_starts_are_one(server: Embedded) -> None:
 
 
 async def test_stop_is_idempotent_and_cuts_clients_off(server: Embedded) -> None:
-    """Stopping what does not run is no error; a client that stays connected keeps nothing from ending."""
+    """Stopping what does not run is not an error; a client that stays connected keeps nothing from ending."""
     await server.stop()
     connection = await asyncpg.connect(**await server.start())
     postmaster = server.pid
@@ -159,7 +159,7 @@ def test_killed_server_leaves_nothing(folder: Path, child: Callable[..., Child])
 
 
 def test_start_right_after_a_kill_waits(folder: Path, child: Callable[..., Child]) -> None:
-    """Who starts anew at once gets the database when the killed one's has ended."""
+    """A server that starts again immediately gets the database when the killed one's has ended."""
     killed = child(folder)
     killed.kill()
     assert asyncio.run(query(child(folder).connection, "SELECT 1")) == 1
@@ -203,7 +203,7 @@ async def test_killed_database_recovers(server: Embedded) -> None:
     busy = await asyncpg.connect(**await server.start())
     await busy.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)")
     backend = await busy.fetchval("SELECT pg_backend_pid()")
-    # This one does not look up from its work, whoever dies.
+    # This one does not look up from its work, whichever process dies.
     working = asyncio.ensure_future(busy.fetchval("SELECT count(*) FROM generate_series(1, 2000000000)"))
     await asyncio.sleep(0.1)
     postmaster = server.pid
@@ -268,7 +268,7 @@ async def test_long_path_has_its_socket_elsewhere(tmp_path: Path, postgres_clust
 
 
 async def test_odd_names_of_folders(tmp_path: Path, postgres_cluster: Path) -> None:
-    """Spaces, quotes, commas and other letters in a path are no matter."""
+    """Spaces, quotes, commas and other letters in a path are supported."""
     folder = tmp_path / "a, \"b\" 'c' ü" / ".streamstack"
     shutil.copytree(postgres_cluster / "postgres", folder / "postgres")
     embedded = Embedded(folder)
@@ -288,7 +288,7 @@ async def test_data_of_another_version(server: Embedded, folder: Path) -> None:
 
 
 async def test_folder_that_holds_something_else(server: Embedded, folder: Path) -> None:
-    """What is no data of PostgreSQL is never written over."""
+    """What is not data of PostgreSQL is never written over."""
     shutil.rmtree(folder / "postgres")
     (folder / "postgres").mkdir()
     (folder / "postgres" / "letters.txt").write_text("mine")
@@ -298,7 +298,7 @@ async def test_folder_that_holds_something_else(server: Embedded, folder: Path) 
 
 
 async def test_links_are_not_followed(tmp_path: Path) -> None:
-    """Whoever can write into the project must not get other folders from root, which gives them to PostgreSQL."""
+    """A user who can write into the project must not get other folders from root, which gives them to PostgreSQL."""
     folder = tmp_path / ".streamstack"
     folder.mkdir()
     other = tmp_path / "other"
@@ -311,7 +311,7 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
 
 
 async def test_programs_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without programs the message tells of the two ways out."""
+    """Without programs the message names both ways out."""
     with pytest.raises(EmbeddedError, match=r"`postgres` is missing in .*url: postgresql://.*bin: "):
         await Embedded(tmp_path / ".streamstack", bin_folder=tmp_path).start()
     monkeypatch.setattr(module, "find_spec", lambda _: None)

@@ -183,7 +183,7 @@ def test_plain_user(place: Path, child: Callable[..., Child]) -> None:
 
 
 def test_data_of_another_user(place: Path, child: Callable[..., Child]) -> None:
-    """A user can't take over what root's server keeps, and is told whose it is."""
+    """A user can't take over what root's server keeps, and the message says whose it is."""
     programs = str(copy_programs(place))
     folder = place / ".streamstack"
     child(folder, bin=programs).end()

@@ -65,7 +65,7 @@ async def test_no_more_than_allowed_and_the_last_is_the_next() -> None:
 
 
 async def test_who_waits_is_served_in_turn_and_a_cancelled_one_passes_on() -> None:
-    """A waiter that is cancelled, even as it was being served, costs nobody a connection."""
+    """A waiter that is cancelled, even as it was being served, costs no connection."""
     pool, made = pool_of(1)
     held = await pool.acquire(1)
     waiting = [asyncio.create_task(pool.acquire(5)) for _ in range(4)]
@@ -81,7 +81,7 @@ async def test_who_waits_is_served_in_turn_and_a_cancelled_one_passes_on() -> No
 
 
 async def test_a_lost_connection_makes_room() -> None:
-    """Who waits makes a new one in its place; idle ones that were lost are passed over."""
+    """Who waits makes a new one in its place; idle ones that were lost are skipped."""
     pool, made = pool_of(1)
     held = await pool.acquire(1)
     waiting = asyncio.create_task(pool.acquire(5))
@@ -123,7 +123,7 @@ async def test_what_is_in_disorder_is_brought_into_order() -> None:
 
 
 async def test_the_end_waits_for_those_in_use_and_takes_no_more() -> None:
-    """Whoever waits is told; what comes back is closed, also where all were lost once before."""
+    """Waiting steps fail; what comes back is closed, also where all were lost once before."""
     pool, made = pool_of(1)
     lost: Any = await pool.acquire(1)
     lost.closed = True

@@ -30,7 +30,7 @@ async def test_databases_differ(postgres: str) -> None:
 
 
 async def test_own_server_is_killed_and_recovers(own_postgres: Server) -> None:
-    """A killed server breaks its connections; started anew it has every row that was committed."""
+    """A killed server breaks its connections; started again it has every row that was committed."""
     connection = await asyncpg.connect(own_postgres.url)
     await connection.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)")
     own_postgres.kill()

@@ -270,7 +270,7 @@ async def test_a_statement_outlives_the_change_of_its_tables(
     [("a\0b", "22021", "U+0000"), ("\ud800", "22000", "surrogates"), ({"k": "a\0b"}, "22P05", "U+0000")],
 )
 async def test_a_text_that_postgres_cant_hold_is_told(postgres: str, value: Any, code: str, says: str) -> None:
-    """NUL and halves of characters are refused with a message that says so; the statement's place is told."""
+    """NUL and halves of characters are refused with a message that says so; the statement's place is reported."""
     cast = "jsonb" if isinstance(value, dict) else "text"
     outcome = await run(postgres, f"- db.value: SELECT << input.v >>::{cast}\n  as: v\n- return: << v >>", v=value)
     assert outcome.error is not None
@@ -313,7 +313,7 @@ async def test_a_list_where_one_value_belongs_is_told(postgres: str) -> None:
     ],
 )
 async def test_a_list_that_is_compared_with_a_text_is_told(postgres: str, step: str) -> None:
-    """As its JSON it would find nothing, and nobody would know why."""
+    """As its JSON it would find nothing, for no visible reason."""
     query(postgres, "CREATE TABLE shelf (name text)")
     outcome = await run(postgres, f"- {step}", names=["pen", "ink"])
     assert outcome.error is not None, step

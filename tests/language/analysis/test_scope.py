@@ -73,7 +73,7 @@ WORDS: dict[str, tuple[str, dict[str, Any], str]] = {
         {},
         "`a` is bound only by a later step of the loop, in line 5: in the first iteration it is not bound here",
     ),
-    "a stream that nobody reads": (
+    "a stream that is not read": (
         "- ask: hi\n  as: r\n- stream: x",
         {},
         "`r` is never read, so that nothing of the stream is ever fetched",
@@ -176,7 +176,7 @@ def test_allow_silences_a_code_within_its_step() -> None:
 
 
 def test_functions_that_call_one_another_are_followed_once() -> None:
-    """Recursion ends, and a long chain of calls is no deep recursion of the analysis."""
+    """Recursion ends, and a long chain of calls is not a deep recursion of the analysis."""
     chain = "\n---\n".join(f"kind: function\nname: f{n}\nfunctionStack: [{{call: f{n + 1}}}]" for n in range(400))
     last = "\n---\nkind: function\nname: f400\nfunctionStack: [{call: f0, when: << stream.count < 3 >>}, {stream: x}]"
     assert codes_in("- call: f0", also=chain + last) == []

@@ -129,7 +129,7 @@ def test_reads_are_exact() -> None:
 
 
 def test_reads_of_templates_leave_out_what_they_bind() -> None:
-    """Names bound by for, set, with and macro are no reads inside their scope only."""
+    """Names bound by for, set, with and macro are not reads inside their scope only."""
     assert [r[0] for r in reads("<% for x in xs %><<x.a>><<y>><<loop.index>><% endfor %><<x>>")] == ["xs", "y", "x"]
     assert [r[0] for r in reads("<% set a = b %><<a>>")] == ["b"]
     assert [r[0] for r in reads("<% with a = a %><<a>><% endwith %>")] == ["a"]

@@ -198,7 +198,7 @@ def test_a_constant_pattern_is_checked_at_load() -> None:
 
 
 def test_time() -> None:
-    """Times are added in all units, and what is no time is refused."""
+    """Times are added in all units, and what is not a time is refused."""
     moment = datetime(2026, 1, 31, 12, tzinfo=UTC)
     for time_, expected in (
         ("7 days", "2026-02-07T12:00:00Z"),

@@ -19,7 +19,7 @@ def bare() -> CsvDecoder:
 
 
 def test_records_are_objects_by_the_header() -> None:
-    """The first record names the columns; every value is a text; empty lines are passed over."""
+    """The first record names the columns; every value is a text; empty lines are skipped."""
     text = b'\xef\xbb\xbfid,name\r\n1,a\r\n\r\n2,"b,\r\n""c"""\r\n\n3,'
     assert items_of(CsvDecoder, text) == [
         {"id": "1", "name": "a"},
@@ -68,7 +68,7 @@ def test_delimiter_may_be_any_character() -> None:
     ],
 )
 def test_faults_are_told(text: bytes, told: str) -> None:
-    """A record that does not fit the columns, or is no CSV, is an invalid chunk."""
+    """A record that does not fit the columns, or is not CSV, is an invalid chunk."""
     items, _, _, failure = decode(CsvDecoder, text)
     assert items == []
     assert failure[0] == "invalid-chunk"
@@ -84,14 +84,14 @@ def test_an_empty_input_has_no_records(text: bytes) -> None:
 @pytest.mark.parametrize("on_invalid", ["skip", "give"])
 @pytest.mark.parametrize("header", [b"\xff,b", b'"a"x,b', b'"a,b', b"a," + b"b" * 50])
 def test_no_other_record_stands_in_for_the_header(on_invalid: Any, header: bytes) -> None:
-    """Where the header can't be read, nothing is, though records may be passed over."""
+    """Where the header can't be read, nothing is, though records may be skipped."""
     items, _, _, failure = decode(lambda: CsvDecoder(on_invalid, 40), header + b"\n1,2\n3,4\n")
     assert items == []
     assert failure is not None
 
 
 def test_nothing_is_altered_in_silence() -> None:
-    """Text behind a closing quote is told with its line; a quote within a field is a character of it."""
+    """Text behind a closing quote is reported with its line; a quote within a field is a character of it."""
     text = b'a,b\n1,"2"\n"3"x,4\n5" pipe,6\n'
     items, skipped, _, _ = decode(lambda: CsvDecoder("skip"), text)
     assert (items, skipped) == ([{"a": "1", "b": "2"}, {"a": '5" pipe', "b": "6"}], 1)
@@ -109,7 +109,7 @@ def test_lines_may_end_in_cr() -> None:
 
 @pytest.mark.parametrize("line", [b"sep=;\n", b'"sep=;"\r\n', b"sep=;\r"])
 def test_excel_names_the_delimiter(line: bytes) -> None:
-    """A first line `sep=;` is no header."""
+    """A first line `sep=;` is not a header."""
     end = line[-1:]
     assert items_of(CsvDecoder, line + b"a;b" + end + b"1;2" + end) == [{"a": "1", "b": "2"}]
     assert items_of(bare, line + b"1;2" + end) == [["1", "2"]]

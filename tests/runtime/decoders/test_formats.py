@@ -24,7 +24,7 @@ def maker(name: str, **options: Any) -> Callable[[], Decoder]:
 
 
 def test_ndjson_is_a_value_a_line() -> None:
-    """Lines end in LF or CR LF, empty ones are passed over, the last may have no end."""
+    """Lines end in LF or CR LF, empty ones are skipped, the last may have no end."""
     text = b'\xef\xbb\xbf{"a":1}\r\n\n  \r\n[2]\n"\xc3\xa9\xe2\x80\xa8"\n12345678901234567890123\nnull'
     assert items_of(maker("ndjson"), text) == [{"a": 1}, [2], "é\u2028", 12345678901234567890123, None]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_array_comes_record_by_record(values: list[Any], form: dict[str, Any]) -
 def test_path_leads_into_a_document(
     before: dict[str, Any], values: list[Any], after: dict[str, Any], form: dict[str, Any]
 ) -> None:
-    """The array at a path comes record by record; what stands around it is passed over."""
+    """The array at a path comes record by record; what stands around it is skipped."""
     for each in (before, after):
         each.pop("data", None)
     document = before | {"data": [[], {"x": before, "rows": values, "y": after}]} | after
@@ -74,11 +75,11 @@ def test_path_leads_into_a_document(
         (b'{"b": [9], "a": [1, 2], "a": [3]}', ("a",), [1, 2]),
         (b'{"\\u0061": [1]}', ("a",), [1]),
         (b'{"0": [1]}', ("0",), [1]),
-        (b"[123456789012345678901234567890, 1e400]", (), [123456789012345678901234567890]),
+        (b"[123456789012345678901234567890, 1e400, 1e9999]", (), [123456789012345678901234567890, Decimal("1e400")]),
     ],
 )
 def test_document_that_is_no_plain_array(text: bytes, path: tuple[str, ...], items: list[Any]) -> None:
-    """What is no array is the one item, null is none; numbers are read as everywhere else."""
+    """A value that is not an array is the one item, null is none; numbers are read as everywhere else."""
     found, _, _, failure = decode(lambda: JsonDecoder("skip", path=path), text)
     assert (found, failure) == (items, None)
 
@@ -117,7 +118,7 @@ def test_broken_document_fails_however_it_is_asked(
 
 
 def test_invalid_records_are_skipped_given_or_fail() -> None:
-    """A record that is no JSON between sound ones is one invalid chunk."""
+    """A record that is not JSON between sound ones is one invalid chunk."""
     text = b'[{"a":1},{"a":tru},{"a":3},{"a":"\\x"},{"a":5}]'
     items, skipped, _, _ = decode(lambda: JsonDecoder("skip"), text)
     assert (items, skipped) == ([{"a": 1}, {"a": 3}, {"a": 5}], 2)

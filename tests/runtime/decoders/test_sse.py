@@ -211,7 +211,7 @@ def test_endless_line_fails_before_its_end() -> None:
 
 
 def test_data_may_be_left_as_text() -> None:
-    """Whoever shows events, and does not compute with them, takes the data as it came."""
+    """A reader that only shows events takes the data as it came."""
     text = b'data: {"a":1}\n\ndata: 5\n\ndata: \xff\n\n'
     items, *_ = decode(lambda: SseDecoder(data="text"), text)
     assert [item["data"] for item in items] == ['{"a":1}', "5", "\ufffd"]
@@ -287,7 +287,7 @@ def test_error_in_place_of_events_is_a_failure(text: str) -> None:
 
 
 def test_no_data_is_read_over() -> None:
-    """An event with an empty `data:` holds no JSON, and is no fault."""
+    """An event with an empty `data:` holds no JSON, and is not a fault."""
     items, *_ = outcome(json_decoder, [b'data:\n\ndata: {"a": 1}\n\ndata: \n\ndata: [DONE]\n\n'])
     assert [item["data"] for item in items] == [{"a": 1}]
 

@@ -254,7 +254,7 @@ async def test_reader_who_leaves_is_felt_at_once(provider: str, when: str) -> No
 
 
 async def test_memory_is_bounded() -> None:
-    """A provider that never ends is told so at `http.maxBodySize` characters."""
+    """A provider that never ends is cut off at `http.maxBodySize` characters."""
     said = await answered(FIRST["openai"] * 400, settings=HttpSettings(max_body_size=1000))
     assert said.code == "limit-reached"
     assert 900 < len(said.text) <= 1000

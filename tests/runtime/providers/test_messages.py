@@ -215,7 +215,7 @@ REASONED: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
         {"anthropic": [THINKING, REDACTED, USE], "openai": None, "gemini": None},
     ),
     (
-        "AI SDK, what nobody signed",
+        "AI SDK, unsigned reasoning",
         [
             {
                 "role": "assistant",

@@ -98,7 +98,7 @@ def test_reader_of_nonsense_stays_calm(conversation: tuple[str, list[Any]]) -> N
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_reader_of_nothing_stays_calm(provider: str) -> None:
-    """An object without anything is no event."""
+    """An empty object is not an event."""
     items: list[Item] = []
     PROVIDERS[provider].reader("x.example", 9).take({}, items)
     assert items == []

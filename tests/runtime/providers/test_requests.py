@@ -241,7 +241,7 @@ async def test_everything_is_said_in_the_providers_words(provider: str) -> None:
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_little_is_said_with_little(provider: str) -> None:
-    """A text alone is the user's; nothing is sent that nobody gave."""
+    """A text alone is the user's; nothing else is sent."""
     body, headers, _ = await sent(provider, messages="Hi")
     extra = {
         "openai": {"stream", "stream_options", "model", "messages"},
@@ -450,7 +450,7 @@ SCHEMA = {
 
 
 async def test_function_of_the_project_is_a_tool() -> None:
-    """The model is told its inputs; the author calls it with what the model wrote, and asks again."""
+    """The model receives its inputs; the author calls it with what the model wrote, and asks again."""
     tools = wire("openai-tools").replace(b'"time"', b'"weather"').replace(b'"{}"', b'"{}"')
     async with Upstream(answer(tools, SSE), answer(wire("openai-text"), SSE)) as upstream:
         plan = plan_of(

@@ -157,7 +157,7 @@ async def test_answer_comes_in_pieces_over_the_socket(name: str, size: int) -> N
 
 @pytest.mark.parametrize("name", SAID)
 async def test_every_answer_cut_before_its_end_is_lost(name: str) -> None:
-    """Wherever the events stop before the reason, the end is no end, and what came before is given; after it, it is."""
+    """Wherever the events stop before the reason, the end is premature, and what came before is sent; after it, not."""
     blocks = wire(name).split(b"\n\n")[:-1]
     provider = name.partition("-")[0]
     for kept in range(len(blocks)):
@@ -176,7 +176,7 @@ async def test_every_answer_cut_before_its_end_is_lost(name: str) -> None:
 @pytest.mark.parametrize("cut", [b"", b"data: [DONE]", b"event: message_stop"])
 @pytest.mark.parametrize("name", ["openai-text", "anthropic-text", "gemini-text"])
 async def test_reading_stops_at_the_end(name: str, cut: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider that leaves the connection open after its marker, or after the reason, keeps nobody waiting."""
+    """A provider that leaves the connection open after its marker, or after the reason, does not delay the run."""
     monkeypatch.setattr(llm, "_GRACE", 0.1)
 
     async def script(to: Wire) -> None:
@@ -258,7 +258,7 @@ def test_what_came_before_a_failure_is_given(text: str, items: int, code: str | 
 
 
 def test_invalid_events_of_an_answer_are_skipped_and_counted() -> None:
-    """Under `skip` what is not JSON is passed over, among events that came with it and alone."""
+    """Under `skip` what is not JSON is skipped, among events that came with it and alone."""
     said = b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
     reader = PROVIDERS["openai"].reader("x.example", 1 << 20)
     decoder = AnswerDecoder(reader, "skip", 1 << 20)

@@ -14,16 +14,16 @@ from tests.server.resuming import NONE, contents, counting, drop_after, events, 
 
 
 async def test_a_run_whose_reader_does_not_come_back_is_cancelled(tmp_path: Path) -> None:
-    """It waits for `keep`; who comes too late is told that it was stopped, for as long as that is kept."""
+    """It waits for `keep`; a late client learns that it was stopped, for as long as that is stored."""
     definition = counting(times=10_000, streaming="resume: {keep: 300ms}")
     async with project(tmp_path, NONE, definition) as server:
         had = await drop_after(server, "/count", 200)
         name = events(had)[0]["id"].partition("/")[0]
-        assert len(server.service.lives) == 1
+        assert len(server.service.timers) == 1
         await asyncio.sleep(0.1)
-        assert len(server.service.lives) == 1
-        await until(lambda: not len(server.service.lives))
-        assert not server.service.lives
+        assert len(server.service.timers) == 1
+        await until(lambda: not len(server.service.timers))
+        assert not server.service.timers
         late = await server.get(f"/_streams/{name}", Last_Event_ID=events(had)[-1]["id"])
         assert contents(late.body)[-1] == "error"
         assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
@@ -38,13 +38,13 @@ async def test_a_run_that_is_to_finish_is_not_cancelled(tmp_path: Path) -> None:
     async with project(tmp_path, NONE, definition) as server:
         had = await drop_after(server, "/count", 200)
         name = events(had)[0]["id"].partition("/")[0]
-        await until(lambda: not server.service.lives)
+        await until(lambda: not server.service.timers)
         rest = await server.get(f"/_streams/{name}", Last_Event_ID=events(had)[-1]["id"])
         assert [*contents(had), *contents(rest.body)] == [f"{{{n}}}" for n in range(1, 101)] + ["done"]
 
 
 async def test_a_gap_is_told(tmp_path: Path) -> None:
-    """Chunks that are kept no more are told by their numbers, before those that are."""
+    """Chunks that are no longer stored are reported by their numbers, before those that are."""
     definition = counting(times=50, delay="0ms", streaming="resume: {maxChunks: 10}")
     async with project(tmp_path, NONE, definition) as server:
         whole = await server.get("/count")
@@ -77,7 +77,7 @@ async def test_without_a_reader_a_run_waits_before_it_outruns_what_is_kept(tmp_p
         assert stream.log.next < 5000
         rest = await server.get(f"/_streams/{name}", Last_Event_ID=f"{name}/{numbers[-1]}")
         kinds = [each.get("event", "chunk") for each in events(rest.body)]
-        # What had been written to the first connection and was never read may be gone: that is told.
+        # What had been written to the first connection and was never read may be gone: that is reported.
         assert kinds.count("gap") <= 1
         later = [int(each["id"].rpartition("/")[2]) for each in events(rest.body) if "event" not in each]
         assert later == list(range(later[0], 5000))
@@ -124,7 +124,7 @@ async def test_too_many_readers_are_refused(tmp_path: Path, monkeypatch: pytest.
             fourth.close()
             await asyncio.sleep(0.02)
         else:
-            raise AssertionError("nobody was let in")
+            raise AssertionError("no client was admitted")
 
 
 async def test_what_is_kept_of_all_streams_is_bounded(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ functionStack:
 
 
 async def test_a_reader_who_left_before_the_stream_began_ends_the_run(tmp_path: Path) -> None:
-    """Nobody was told its id: nobody could come back."""
+    """No client knows its id: none could come back."""
     definition = """
 method: GET
 path: /late
@@ -173,14 +173,14 @@ functionStack:
     async with project(tmp_path, NONE, definition) as server:
         client = await server.connect()
         client.ask("/late")
-        await until(lambda: bool(server.service.lives))
+        await until(lambda: bool(server.service.timers))
         client.close()
-        await until(lambda: not len(server.service.lives))
-        assert not server.service.lives
+        await until(lambda: not len(server.service.timers))
+        assert not server.service.timers
 
 
 async def test_shutting_down_ends_streams_with_an_error(tmp_path: Path) -> None:
-    """Readers are told `producer-lost`; a run that only waits for its reader is not waited for."""
+    """Readers receive `producer-lost`; a run that only waits for its reader is not waited for."""
     async with project(tmp_path, NONE, counting(times=100_000)) as server:
         had = await drop_after(server, "/count", 200)
         assert had
@@ -190,7 +190,7 @@ async def test_shutting_down_ends_streams_with_an_error(tmp_path: Path) -> None:
         await server.service.drain(0.2)
         body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "producer-lost"
-        assert not server.service.lives
+        assert not server.service.timers
         refused = await server.get("/_streams/" + "A" * 22)
         assert refused.status == 503
 

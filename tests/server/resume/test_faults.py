@@ -23,7 +23,7 @@ from tests.server.serving import Server
 async def nothing_is_left(server: Server) -> None:
     """Check that a server runs nothing, keeps nothing, and holds no connection."""
     service = server.service
-    await until(lambda: not service.lives)
+    await until(lambda: not service.timers)
     await until(lambda: not len(service.streams))
     await until(lambda: not server.runner.server.connections)  # type: ignore[union-attr]
     assert service.streams.size == 0
@@ -73,7 +73,7 @@ async def test_readers_at_random(tmp_path: Path, request: pytest.FixtureRequest,
 
 
 async def test_a_server_is_stopped_while_many_read(tmp_path: Path, redis_url: str) -> None:
-    """SIGTERM to one of two, in the middle of many streams: its readers are told, or go on elsewhere."""
+    """SIGTERM to one of two, in the middle of many streams: its readers receive an error, or go on elsewhere."""
     chance = random.Random(11)  # noqa: S311 (a test's)
     seen = Seen()
     upstream = Upstream(chance)

@@ -1,4 +1,4 @@
-"""A Redis that has lost what it had: streams go on where they run, nobody is misled elsewhere, and nothing hangs."""
+"""A Redis that has lost what it had: streams go on where they run, no reader is misled elsewhere, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def begin(server: Server, path: str = "/count") -> tuple[Client, str]:
 
 
 async def lose(redis: RedisServer, how: str) -> None:
-    """Let it lose its data: connections break, or nobody notices."""
+    """Let it lose its data: connections break, or stay."""
     if how == "restart":
         await asyncio.to_thread(redis.kill)
         await asyncio.to_thread(redis.start, empty=True)
@@ -105,7 +105,7 @@ async def test_a_run_without_readers_ends(tmp_path: Path, own_redis: RedisServer
         client, _ = await begin(one)
         await lose(own_redis, how)
         client.close()
-        await until(lambda: not one.service.lives)
+        await until(lambda: not one.service.timers)
         await until(lambda: not len(one.service.streams))
         await stored(one)
 

@@ -130,7 +130,7 @@ async def test_a_stop_that_the_store_has_lost_is_no_success(tmp_path: Path, redi
 
 
 async def test_a_run_whose_server_is_gone_is_stopped(tmp_path: Path, redis_url: str) -> None:
-    """Once that server is taken for lost DELETE says that the run is over, though nobody had asked for the rest."""
+    """Once that server is taken for lost DELETE says that the run is over, though no client had asked for the rest."""
     async with AsyncExitStack() as stack:
         one, other, client, name = await endless(stack, tmp_path, redis_url)
         one.process.kill()

@@ -1,4 +1,4 @@
-"""Readers who come back: they get what they have not had, once, or are told what is missing."""
+"""Readers who come back: they get what they have not had, once, or learn what is missing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_the_position_stands_in_header_or_query(tmp_path: Path) -> None:
 
 
 async def test_what_there_is_not_is_told_alike(tmp_path: Path) -> None:
-    """An id that never was, one of another, and what is no id get the same answer; a repeated request, too."""
+    """An id that never was, one of another, and what is not an id get the same answer; a repeated request, too."""
     async with project(tmp_path, NONE, counting() + "---" + counting("/other")) as server:
         name = (await server.get("/count")).headers["x-stream-id"]
         never = "A" * 22
@@ -156,7 +156,7 @@ async def test_tokens_without_a_subject(
 
 
 async def test_delete_stops_the_run(tmp_path: Path) -> None:
-    """Its readers are told so, what it opened is closed, and `after` runs as of a cancelled run."""
+    """Its readers receive the error, what it opened is closed, and `after` runs as of a cancelled run."""
     definition = counting(times=10_000, streaming="resume: true, format: ndjson").replace(
         "functionStack:", "functionStack:\n  - after: {do: [{counter.add: {key: << run.outcome >>}}]}"
     )
@@ -180,8 +180,8 @@ functionStack: [{counter.add: {key: cancelled, by: 0}, as: n}, {return: << n >>}
         assert last["error"]["code"] == "stopped"
         assert last["id"].startswith(name)
         assert (await server.get("/cancelled")).body == b"1"
-        assert not server.service.lives
-        # Again it is no error, and who comes back is told the same end.
+        assert not server.service.timers
+        # Again it is not an error, and a client that resumes gets the same end.
         assert (await server.ask("DELETE", f"/_streams/{name}")).status == 204
         back = await server.get(f"/_streams/{name}?after={int(last['id'].partition('/')[2]) - 1}")
         assert json.loads(back.body)["error"]["code"] == "stopped"
@@ -207,7 +207,7 @@ async def test_two_readers_have_the_same(tmp_path: Path) -> None:
 
 
 async def test_a_failure_is_kept(tmp_path: Path) -> None:
-    """Who comes back to a stream that failed is told so, as the first reader was."""
+    """A client that resumes a failed stream gets its error, as the first reader was."""
     definition = """
 method: GET
 path: /fails
@@ -226,7 +226,7 @@ functionStack:
 
 
 async def test_a_failed_stream_without_an_end_of_its_own_is_cut_for_each_reader(tmp_path: Path) -> None:
-    """With `done: false` a good end has no mark, so what failed must look cut short to whoever reads it."""
+    """With `done: false` a good end has no mark, so what failed must look cut short to its reader."""
     definition = """
 method: GET
 path: /fails
@@ -290,7 +290,7 @@ async def test_other_origins_may_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
 async def test_an_id_of_the_authors_own_is_refused_at_run_time_too(accept: str) -> None:
-    """The chunks' ids say where a reader is: an error that is told, and not a chunk that nobody can come back to."""
+    """The chunks' ids say where a reader is: an error that is sent, and not a chunk that no client can resume at."""
 
     async def stack(run: Run, inputs: dict[str, Any]) -> None:
         await Emitting(run)("one")

@@ -91,7 +91,7 @@ async def test_a_stream_is_followed_while_it_runs(tmp_path: Path, redis_url: str
             raise AssertionError(head)
         while b"data: {5}" not in body:
             body += await follower.chunk()
-        assert one.service.lives, "the run goes on"
+        assert one.service.timers, "the run goes on"
         own = await client.rest()
         body += await follower.rest()
         assert body == own
@@ -122,7 +122,7 @@ async def test_a_stream_is_stopped_from_elsewhere(tmp_path: Path, redis_url: str
         await stored(one)
         reply = await other.ask("DELETE", f"/_streams/{name}")
         assert reply.status == 204
-        assert not one.service.lives
+        assert not one.service.timers
         body = await client.rest()
         assert json.loads(events(body)[-1]["data"])["code"] == "stopped"
         late = await other.get(f"/_streams/{name}")
@@ -229,7 +229,7 @@ async def test_one_key_begins_one_run_on_all_servers(tmp_path: Path, redis_url: 
 
 
 async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """While somebody reads it from the other server it is not cancelled; `keep` begins when that one leaves."""
+    """While a client reads it from the other server it is not cancelled; `keep` begins when that one leaves."""
     definition = counting(times=100_000, streaming="resume: {keep: 400ms}")
     async with two(tmp_path, redis_url, definition) as (one, other):
         name, last = await begin(one)
@@ -238,11 +238,11 @@ async def test_a_run_goes_on_for_a_reader_elsewhere(tmp_path: Path, redis_url: s
         assert b" 200 " in await client.head()
         for _ in range(6):
             await asyncio.sleep(0.2)
-            assert one.service.lives
+            assert one.service.timers
         client.close()
         await asyncio.sleep(0.2)
-        assert one.service.lives
-        await until(lambda: not one.service.lives)
+        assert one.service.timers
+        await until(lambda: not one.service.timers)
         late = await other.get(f"/_streams/{name}", Last_Event_ID=last)
         assert json.loads(events(late.body)[-1]["data"])["code"] == "stopped"
 
@@ -260,13 +260,13 @@ async def test_a_run_goes_on_for_a_slow_reader_elsewhere(tmp_path: Path, redis_u
         assert b" 200 " in await client.head()
         first.close()
         await asyncio.sleep(5)
-        assert one.service.lives
+        assert one.service.timers
         client.close()
-        await until(lambda: not one.service.lives)
+        await until(lambda: not one.service.timers)
 
 
 async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """Where nobody else reads, what is kept is not outrun: the reader elsewhere misses nothing."""
+    """Without another reader, what is stored is not outrun: the reader elsewhere misses nothing."""
     definition = counting(times=3000, delay="0ms", streaming="resume: {maxChunks: 100, keep: 5s}")
     definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 1000)
     async with two(tmp_path, redis_url, definition) as (one, other):
@@ -286,7 +286,7 @@ async def test_a_run_follows_the_pace_of_a_reader_elsewhere(tmp_path: Path, redi
 
 
 async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """`finish` outruns nobody who is there, at whatever server; it goes on when he has left."""
+    """`finish` outruns no connected reader, at whatever server; it goes on when he has left."""
     definition = counting(times=3000, delay="0ms", streaming="onDisconnect: finish, resume: {maxChunks: 100}")
     definition = definition.replace("{<< loop.index >>}", "<< loop.index >>" + "x" * 4000)
     async with two(tmp_path, redis_url, definition) as (one, other):
@@ -311,7 +311,7 @@ async def test_a_run_that_finishes_waits_for_a_reader_elsewhere(tmp_path: Path, 
 
 
 async def test_a_gap_is_told_elsewhere(tmp_path: Path, redis_url: str) -> None:
-    """What the store keeps no more is told by its numbers."""
+    """What the store no longer has is reported by its numbers."""
     definition = counting(times=50, delay="1ms", streaming="resume: {maxChunks: 10}")
     async with two(tmp_path, redis_url, definition) as (one, other):
         whole = await one.get("/count")

@@ -114,12 +114,12 @@ async def test_a_stop_is_heard_among_many_messages(tmp_path: Path, redis_url: st
         with Redis.from_url(redis_url) as redis:
             redis.rpush(shared.store.inbox(shared.store.worker), *[b"{}"] * 2000)
         assert (await other.ask("DELETE", f"/_streams/{name}")).status == 204
-        assert not one.service.lives
+        assert not one.service.timers
         client.close()
 
 
 async def test_what_is_forgotten_takes_no_memory(tmp_path: Path, redis_url: str) -> None:
-    """What was written last is held by nobody while nothing more is to be written."""
+    """What was written last is not held while nothing more is to be written."""
     definition = counting(streaming="resume: {keep: 100ms}")
     async with two(tmp_path, redis_url, definition) as (one, _):
         reading = asyncio.create_task(one.get("/count"))

@@ -20,6 +20,7 @@ from streamstack.language.definition import (
     Endpoint,
     FunctionDefinition,
     Input,
+    JsonSchema,
     Step,
     Task,
 )
@@ -130,6 +131,8 @@ def _given(declared: Input, *, called: bool, built: bool = False) -> Shape:
         return shapes.listing(items, filled=bool(declared.min_items))
     if type_ == "file":
         return _FILE
+    if declared.schema is not None:
+        return declared.schema.shape
     if type_ == "stream":
         return Shape(frozenset({"stream"}), fields=None if called else OF_A_BODY)  # of a function, the caller knows
     return replace(_INPUT_KINDS[type_], title=type_) if type_ in _INPUT_KINDS else ANY
@@ -514,7 +517,8 @@ class TypeWalker:
                 default = parameter.default if parameter is not None else None
                 return shapes.of_constant(default) if default is not None else None
             if isinstance(argument, ConstantArgument):
-                return shapes.of_constant(argument.value)
+                value = argument.value
+                return value.shape if isinstance(value, JsonSchema) else shapes.of_constant(value)
             return ANY
 
         why = f"`{step.function.name}` in line {line} may give null"

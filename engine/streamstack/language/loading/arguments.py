@@ -39,6 +39,7 @@ from streamstack.spec import (
     ListOf,
     Named,
     OneOf,
+    SchemaOf,
     StackOf,
     Type,
     Variable,
@@ -320,6 +321,12 @@ class ArgumentReader:
                 return self._read_named(wanted, node, site)
             case OneOf():
                 return self._read_one_of(wanted, node, site)
+            case SchemaOf():
+                from streamstack.language.json_schema import read_schema  # noqa: PLC0415  (slow to import, rarely used)
+
+                schema, found = read_schema(node, site.words)
+                self.faults.extend(found)
+                return None if schema is None else ConstantArgument(schema, node.mark)
         return None
 
     def _has_too_many(self, wanted: ListOf | Named, node: Sequence | Mapping, site: ArgumentSite) -> bool:

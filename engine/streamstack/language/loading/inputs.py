@@ -404,6 +404,10 @@ def _object(declared: Input, value: Any, name: str) -> str:
 def _written(declared: Input, value: Any, name: str) -> str:
     """Check a value of a type that is written as text."""
     type_ = TYPES[declared.type]
+    if declared.schema is not None:
+        for part, message in declared.schema.find_faults(value):
+            return f"`{name}{'.' if part and part[0] != '[' else ''}{part}` {message}"
+        return ""
     if type_.raw:
         return f"`{name}` is a {declared.type}, which can't be written in a definition"
     if type_.parse is None or (isinstance(value, str) and type_.parse(value) is not None):

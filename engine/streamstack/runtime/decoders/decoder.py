@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from streamstack.errors import RunError
-from streamstack.language.values import load_json, parse_exactly
+from streamstack.language.values import load_json, parse_exactly, to_json
 
 #: Turns bytes of a charset, as they come, into UTF-8; the flag tells the end of the input.
 Transcode = Callable[[bytes, bool], bytes]
@@ -251,6 +251,7 @@ class Decoder(ABC):
     What is invalid is skipped and counted in ``skipped``, given as an item, or a failure (``on_invalid``). A failure
     is kept in ``failure`` for the caller to raise, so that the items before it are not lost. ``ended`` tells that the
     format's own end marker was read: nothing after it counts. Both feed and finish give nothing from then on.
+    ``check``, where it is set, returns what is wrong with an item.
     ``transcode``, where it is set, makes UTF-8 of another charset; its flag tells the end. ``line``, where a format has
     records and lines, is the one that the present record begins in. ``status`` is what a failure answers, None for that
     of its code.
@@ -265,6 +266,7 @@ class Decoder(ABC):
         self.failure: RunError | None = None
         self.status: int | None = None
         self.line: int | None = None
+        self.check: Callable[[Any], list[str]] | None = None
         self.transcode: Transcode | None = None
         self._opening = b""  # what may be the beginning of a byte order mark
         self._begun = False
@@ -283,6 +285,8 @@ class Decoder(ABC):
         if data:
             with suppress(Halted):
                 self._take(data, items)
+            if self.check is not None:
+                items = self._fitting(items, self.check)
             self.given += len(items)
             if self._joiner is not None:
                 items = self._join(items, self._joiner, final=False)
@@ -300,10 +304,25 @@ class Decoder(ABC):
             if data:
                 self._take(data, last)
             self._end(last)
+        if self.check is not None:
+            last = self._fitting(last, self.check)
         self.given += len(last)
         if self._joiner is not None:
             last = self._join(last, self._joiner, final=True)
         return last
+
+    def _fitting(self, items: list[Any], check: Callable[[Any], list[str]]) -> list[Any]:
+        """Return the items that pass the check; the others are invalid chunks."""
+        fitting: list[Any] = []
+        with suppress(Halted):
+            for item in items:
+                already = self.on_invalid == "give" and type(item) is dict and item.keys() == {"invalid"}
+                faults = [] if already else check(item)
+                if faults:
+                    self._refuse(fitting, to_json(item), "is not what was expected", faults=faults)
+                else:
+                    fitting.append(item)
+        return fitting
 
     def _join(self, items: list[Any], joiner: SurrogateJoiner, *, final: bool) -> list[Any]:
         """Join the halves of surrogate pairs where items meet; one may have to wait for the next."""
@@ -352,10 +371,20 @@ class Decoder(ABC):
     def _end(self, items: list[Any]) -> None:  # noqa: B027  (most formats need nothing there)
         """Add what the end of the input completes."""
 
-    def _refuse(self, items: list[Any], text: bytes, message: str, *, final: bool = False) -> None:
-        """Deal with an invalid chunk as the author asked; ``final`` where nothing after it can be read.
+    def _refuse(
+        self, items: list[Any], text: bytes, message: str, *, final: bool = False, faults: list[str] | None = None
+    ) -> None:
+        """Deal with an invalid chunk as the author asked.
 
-        Raises Halted where it is a failure.
+        Args:
+            items: The items before it.
+            text: The chunk.
+            message: What is wrong with it, for clients.
+            final: Whether nothing after it can be read.
+            faults: What is wrong inside it, for the author and the log.
+
+        Raises:
+            Halted: It is a failure.
         """
         number = self._given(items) + self.skipped + 1
         if self.on_invalid == "skip" and not final:
@@ -364,6 +393,8 @@ class Decoder(ABC):
         place: dict[str, Any] = {"number": number}
         if self.line is not None:
             place["line"] = self.line
+        if faults:
+            place["faults"] = faults
         if self.on_invalid == "give" and not final:
             shown = text.decode("utf-8", "replace")
             items.append({"invalid": {**place, "text": shown, "message": message}})
@@ -375,6 +406,8 @@ class Decoder(ABC):
             status=self.status,
             details={**place, "text": excerpt(text), "message": message},
         )
+        if faults:
+            self.failure.about["faults"] = faults
         raise Halted
 
     @property

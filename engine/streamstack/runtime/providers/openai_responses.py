@@ -85,6 +85,7 @@ class ResponsesReader(AnswerReader):
     def __init__(self, host: str, largest: int) -> None:
         super().__init__(host, largest)
         self._refused = False
+        self._reason = OTHER
         self._arguments: dict[str, list[str]] = {}  # by the item's id
         self._seen: set[str] = set()  # ids of the items that are read
         self._waiting: list[dict[str, Any]] = []  # reasoning whose successor is not known yet
@@ -149,12 +150,15 @@ class ResponsesReader(AnswerReader):
         self._place_reasoning("")
         self.reply.note_usage(**usage_of(part(response, "usage")))
         self.said = word(response, "status") or what.removeprefix("response.")
-        reason = REFUSAL if self._refused else STOP
+        self._reason = REFUSAL if self._refused else STOP
         if what == "response.incomplete" or self.said != "completed":
             self.said = word(part(response, "incomplete_details"), "reason") or self.said
-            reason = _INCOMPLETE.get(self.said, OTHER)
+            self._reason = _INCOMPLETE.get(self.said, OTHER)
+        self.finish(items)
+
+    def finish(self, items: list[Item]) -> None:
         self.ended = True
-        self.reply.finish(reason, self.said, items)
+        self.reply.finish(self._reason, self.said, items)
 
 
 PROVIDER: Final = Provider(

@@ -228,9 +228,9 @@ class AnswerReader(ABC):
             raise lost(self.host)
         self.finish(items)
 
+    @abstractmethod
     def finish(self, items: list[Item]) -> None:
         """Add the items of the end."""
-        raise NotImplementedError
 
     def fail(self, data: Mapping[str, Any], error: Any) -> RunError:
         """Return the RunError for an error that the provider tells inside of an answer."""

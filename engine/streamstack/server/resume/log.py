@@ -159,9 +159,9 @@ class StreamLog:
 
     __slots__ = (
         "_base",
+        "_departed_next",
+        "_departed_written",
         "_frames",
-        "_left_next",
-        "_left_written",
         "_waiting",
         "end",
         "first",
@@ -195,8 +195,8 @@ class StreamLog:
         self.replicator: SharedStore | None = None
         self.withheld = False  # readers wait until other servers can find the stream
         self.observer: ResumableStream | None = None
-        self._left_next = 0  # how far it was when the last reader left
-        self._left_written = 0
+        self._departed_next = 0  # how far it was when the last reader left
+        self._departed_written = 0
         self.remote_reader_until = 0.0  # till when a reader in another process is taken to be there
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -289,9 +289,9 @@ class StreamLog:
         elif not self.readers and (self.origin.cancels or clock.monotonic() < self.remote_reader_until):
             # Half of what is kept is for what the last reader may not have got.
             resume = self.origin.resume
-            if self.next + more - self._left_next >= max(resume.max_chunks // 2, 1):
+            if self.next + more - self._departed_next >= max(resume.max_chunks // 2, 1):
                 return True
-            if self.written - self._left_written >= resume.max_size // 2:
+            if self.written - self._departed_written >= resume.max_size // 2:
                 return True
         return self.replicator is not None and self.replicator.lags(self)
 
@@ -316,9 +316,9 @@ class StreamLog:
     def note_remote_reader(self, position: int, seconds: float = 0.0) -> None:
         """Record the position of a reader in another process, who counts as connected for ``seconds``."""
         self.remote_reader_until = clock.monotonic() + seconds
-        if position > self._left_next:
+        if position > self._departed_next:
             offset = self.offset_of(min(position, self.next))
-            self._left_next, self._left_written = position, max(offset, self._left_written)
+            self._departed_next, self._departed_written = position, max(offset, self._departed_written)
             self.wake_writer()
 
     # ------------------------------------------------------------- what readers take
@@ -356,10 +356,10 @@ class StreamLog:
         self.live.discard(reader)
         self.slow.discard(reader)
         if not self.readers:
-            self._left_next = max(self._left_next, min(reader.position, self.next))
-            self._left_written = max(self._left_written, min(reader.offset, self.written))
+            self._departed_next = max(self._departed_next, min(reader.position, self.next))
+            self._departed_written = max(self._departed_written, min(reader.offset, self.written))
             if self.observer is not None:
-                self.observer.readers_left()
+                self.observer.on_readers_gone()
         self.wake_writer()
 
     def offset_of(self, position: int) -> int:
@@ -395,7 +395,7 @@ class ResumableSink(StreamSink):
     the response is written by readers of the log.
     """
 
-    keeps = True
+    resumable = True
 
     __slots__ = ("_log", "handed", "stream")
 
@@ -476,7 +476,7 @@ class ResumableSink(StreamSink):
             self.log.begin(Head(self.status, lines))
             return self._close(End(whole=problem(error, self.run.id, self.status, dev=self.wire.dev)))
         encoder = self.encoder
-        self._append(encoder.error_end(error, self.told(error), self._number()))
+        self._append(encoder.error_end(error, self.error_fields(error), self._number()))
         return self._close(End(cut=encoder.ends_alike))
 
     def _close(self, end: End) -> Sent:

@@ -16,7 +16,7 @@ from streamstack.runtime.coercion import invalid
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import RateLimitTicket
-from streamstack.server.bodies import Arriving
+from streamstack.server.bodies import StreamedBody
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.headers import header_lines
@@ -106,8 +106,8 @@ def owner_of(claims: Mapping[str, Any] | None) -> str:
         return ""
     subject = claims.get("sub")
     if subject is None:
-        told = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
-        subject = hashlib.sha256(to_json(told)).hexdigest()
+        subject_claims = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
+        subject = hashlib.sha256(to_json(subject_claims)).hexdigest()
     return f"{claims.get('method', '')}:{subject}"
 
 
@@ -122,13 +122,13 @@ def key_of(request: Request) -> str | None:
     """
     if request.method in _WITHOUT_KEY:
         return None
-    given = request.headers.getall("Idempotency-Key", [])
-    if not given:
+    keys = request.headers.getall("Idempotency-Key", [])
+    if not keys:
         return None
-    key = given[0].strip()
+    key = keys[0].strip()
     if len(key) > 1 and key.startswith('"') and key.endswith('"'):
         key = key[1:-1]
-    if len(given) > 1 or not _KEY.fullmatch(key):
+    if len(keys) > 1 or not _KEY.fullmatch(key):
         raise invalid_key("must be one text of 1 to 255 visible characters")
     return key
 
@@ -153,7 +153,7 @@ async def fingerprint_of(request: Request, inputs: Mapping[str, Any]) -> str:
     rest = urlencode([pair for pair in query if pair[0] != LAST_EVENT_ID])
     digest.update(to_json([request.method, request.rel_url.raw_path, rest]))
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/"):
-        digest.update(request.kept_body)
+        digest.update(request.body_bytes)
     for name in sorted(inputs):
         digest.update(b"\0%b\0" % name.encode())
         await _add(digest, inputs[name])
@@ -219,7 +219,7 @@ async def find_resumed(service: Service, served: EndpointHandler, run: Run, answ
     request = answer.request
     position = last_event_id(request)
     if position is None:
-        if not answer.keeps and key_of(request) is not None:
+        if not answer.resumable and key_of(request) is not None:
             raise invalid_key("needs an answer that can be read again: text/event-stream or NDJSON")
         return None
     stream = await find(service.streams, position.stream)
@@ -245,8 +245,8 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
     cors = service.cors.lines(request.headers.get("Origin"))
     if request.method == "OPTIONS":
         lines = header_lines([("Allow", ", ".join(METHODS))])
-        asked = request.headers.get("Access-Control-Request-Headers")
-        preflight = service.cors.preflight(request.headers.get("Origin"), METHODS, asked)
+        requested = request.headers.get("Access-Control-Request-Headers")
+        preflight = service.cors.preflight(request.headers.get("Origin"), METHODS, requested)
         return send(request, 204, lines + preflight, b"")
     if request.method not in METHODS:
         raise RefusalError(
@@ -340,20 +340,20 @@ def _too_many_readers() -> RunError:
 class RunInputs:
     """What a run is given: its inputs, what deletes the files among them, its body where that still arrives.
 
-    ``let`` holds its places among the runs that may be under way at once.
+    ``ticket`` holds its places among the runs that may be under way at once.
     """
 
     inputs: dict[str, Any]
     close: Callable[[], None] | None
-    arriving: Arriving | None = None
-    let: RateLimitTicket | None = None
+    streamed_body: StreamedBody | None = None
+    ticket: RateLimitTicket | None = None
 
     def release(self) -> None:
         """Take no more notice of a body that still arrives, and give the places back."""
-        if self.arriving is not None:
-            self.arriving.end()
-        if self.let is not None:
-            self.let.leave()
+        if self.streamed_body is not None:
+            self.streamed_body.end()
+        if self.ticket is not None:
+            self.ticket.release()
 
     def with_files_closed(self) -> RunInputs:
         """Delete the files now."""
@@ -375,17 +375,17 @@ async def produce(
     run_inputs: RunInputs,
 ) -> None:
     """Run an endpoint's stack, write into the log, and end it whatever happens."""
-    life = stream.life = RunTimer(sink, served.limits, service.lives, served.row)
+    timer = stream.run_timer = RunTimer(sink, served.limits, service.timers, served.row)
     outcome = ended = "failed"
     error: RunError | None = None
     try:
         try:
             if served.headers is not None:
                 sink.headers += served.headers(run, run_inputs.inputs)
-            sink.finish(await life.attend(served.start(run, run_inputs.inputs)))
+            sink.finish(await timer.attend(served.start(run, run_inputs.inputs)))
             outcome = ended = "completed"
         except asyncio.CancelledError:
-            error = life.stopped()
+            error = timer.stopped()
             if error is None:
                 outcome, ended = "cancelled", "shutdown"
                 error = RunError("producer-lost", "the server is shutting down")
@@ -393,18 +393,18 @@ async def produce(
                 raise
             if error.code == "stopped":
                 outcome = "cancelled"
-            ended = outcome_of(error, sink, life.reason)
+            ended = outcome_of(error, sink, timer.reason)
             fail(served, run, sink, error)
         except Exception as raised:  # noqa: BLE001  (one run must not end the service's group)
             error = error_of(raised)
             ended = outcome_of(error, sink, None)
             fail(served, run, sink, error)
     finally:
-        life.end()
-        stream.life = None
+        timer.end()
+        stream.run_timer = None
         run_inputs.release()
-        service.leave(life)
-        service.ended(served, sink, ended, error, life)
+        service.discard(timer)
+        service.ended(served, sink, ended, error, timer)
         service.after(run, outcome, run_inputs.close)
 
 
@@ -490,7 +490,7 @@ class _Start:
             streams.shared.replicate(record or self._record(stream_log))
         stream.task = service.spawn(produce(service, self.served, self.run, sink, stream, self.run_inputs))
         if self.name:
-            stream.readers_left()  # until its reader is attached: the client may have gone meanwhile
+            stream.on_readers_gone()  # until its reader is attached: the client may have gone meanwhile
         return self._reader(stream_log)
 
     def _reader(self, stream_log: StreamLog) -> StreamCopy:

@@ -31,9 +31,9 @@ def write_end(end: End) -> bytes:
 
 def read_end(data: bytes) -> End:
     """Return the end that the store has."""
-    told = orjson.loads(data)
-    whole = told["whole"]
-    return End(told["cut"], None if whole is None else whole.encode(), told["lost"])
+    fields = orjson.loads(data)
+    whole = fields["whole"]
+    return End(fields["cut"], None if whole is None else whole.encode(), fields["lost"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def write_origin(origin: Origin) -> bytes:
     """Return an origin as the store has it."""
     policy, resume = origin.policy, origin.resume
     access = policy.authentication
-    told = {
+    fields = {
         "endpoint": origin.endpoint,
         "owner": origin.owner,
         "format": origin.format,
@@ -70,7 +70,7 @@ def write_origin(origin: Origin) -> bytes:
         "optional": access is not None and access.optional,
         "reading": [policy.keep_alive, policy.idle, policy.compress],
     }
-    return orjson.dumps(told)
+    return orjson.dumps(fields)
 
 
 #: The place in a definition of an authentication method, for a stream of another process.
@@ -79,23 +79,23 @@ _FAR: Final = Mark("", 1, 1)
 
 def read_origin(name: str, data: bytes) -> Origin:
     """Return the origin that the store has. Raises ValueError, KeyError or TypeError for an invalid one."""
-    told = orjson.loads(data)
+    fields = orjson.loads(data)
     access = None
-    if told["ways"] is not None:
-        ways = tuple(Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in told["ways"])
-        access = Authentication(ways, bool(told["optional"]))
-    keep, chunks, size = told["resume"]
-    keep_alive, idle, compress = told["reading"]
+    if fields["ways"] is not None:
+        ways = tuple(Way(str(name), tuple(map(str, scopes)), _FAR) for name, *scopes in fields["ways"])
+        access = Authentication(ways, bool(fields["optional"]))
+    keep, chunks, size = fields["resume"]
+    keep_alive, idle, compress = fields["reading"]
     policy = StreamPolicy(access, float(keep_alive), float(idle), bool(compress))
     return Origin(
         name,
-        str(told["endpoint"]),
-        str(told["owner"]),
-        str(told["format"]),
-        str(told["run"]),
+        str(fields["endpoint"]),
+        str(fields["owner"]),
+        str(fields["format"]),
+        str(fields["run"]),
         Resume(float(keep), int(chunks), int(size)),
-        bool(told["cancels"]),
-        int(told["buffer"]),
+        bool(fields["cancels"]),
+        int(fields["buffer"]),
         policy,
     )
 
@@ -182,7 +182,7 @@ _SETTLING: Final = 2 * RENEWAL
 #: sooner; one that is only slow, or a process that has too much to do, is not reported as lost.
 _OPENING: Final = 10.0
 #: Seconds to write what is left, when the service ends.
-LAST_WORDS: Final = 3.0
+FLUSH_TIMEOUT: Final = 3.0
 #: Streams that may have begun while the store was away, and are remembered: of more, few can have reached it.
 _DOUBTFUL: Final = 100_000
 
@@ -206,16 +206,16 @@ class SharedStore:
         self._deliver: Callable[[dict[str, Any]], None] = _ignore
         self.doubtful: list[str] = []
 
-    def start(self, group: asyncio.TaskGroup, told: Callable[[dict[str, Any]], None]) -> None:
-        """Begin to write, to live, to listen. ``told`` is called with what other processes say."""
-        self._deliver = told
+    def start(self, group: asyncio.TaskGroup, on_message: Callable[[dict[str, Any]], None]) -> None:
+        """Begin to write, to live, to listen. ``on_message`` is called with what other processes say."""
+        self._deliver = on_message
         self.news.listen(self.store.inbox(self.store.worker), self._renew.set)
         works: list[Coroutine[Any, Any, None]] = [self._write_loop(), self._renew_lease(), self.news.run()]
         self._tasks = [group.create_task(work) for work in works]
 
     async def close(self) -> None:
         """Write what is left, for some seconds, and say that this process is gone."""
-        for _ in range(int(LAST_WORDS / 0.05)):
+        for _ in range(int(FLUSH_TIMEOUT / 0.05)):
             if self.settled or not self._reached:
                 break
             await asyncio.sleep(0.05)
@@ -443,13 +443,13 @@ class SharedStore:
             await self.store.forget(names)
             del self.doubtful[: len(names)]
 
-    def _on_message(self, message: bytes) -> None:
+    def _on_message(self, data: bytes) -> None:
         try:
-            told = orjson.loads(message)
+            message = orjson.loads(data)
         except orjson.JSONDecodeError:
             return
-        if isinstance(told, dict):
-            self._deliver(told)
+        if isinstance(message, dict):
+            self._deliver(message)
 
 
 def _open(record: Replication) -> None:
@@ -460,7 +460,7 @@ def _open(record: Replication) -> None:
     record.log.publish()
 
 
-def _ignore(told: dict[str, Any]) -> None:
+def _ignore(message: dict[str, Any]) -> None:
     """Hear nothing, before there is anybody to."""
 
 

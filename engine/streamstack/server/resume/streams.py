@@ -51,7 +51,7 @@ class ResumableStream:
     log: StreamLog
     key: bytes | None = None
     fingerprint: str = ""
-    life: RunTimer | None = None
+    run_timer: RunTimer | None = None
     task: asyncio.Task[None] | None = None
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
     _ended_at: float = field(default=0.0, init=False)
@@ -63,8 +63,8 @@ class ResumableStream:
 
     def stop(self, reason: RunError) -> None:
         """End the run, if it has not ended."""
-        if self.life is not None:
-            self.life.stop(reason)
+        if self.run_timer is not None:
+            self.run_timer.stop(reason)
 
     async def stop_and_wait(self, reason: RunError, patience: float) -> bool:
         """Stop the run, and wait for its end, for ``patience`` seconds at most; return whether it has ended."""
@@ -83,7 +83,7 @@ class ResumableStream:
         else:
             self._extend()
 
-    def readers_left(self) -> None:
+    def on_readers_gone(self) -> None:
         """Wait for a reader to come back; end the run where none can, or does."""
         self.streams.mark_unread(self)
         stream_log = self.log
@@ -167,12 +167,12 @@ class StreamRegistry:
         self._spawn = spawn
         shared.start(group, self._on_message)
 
-    def _on_message(self, told: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         """Handle a message of another process."""
-        if (stream := self._all.get(str(told.get("stop")))) is not None:
+        if (stream := self._all.get(str(message.get("stop")))) is not None:
             stream.stop(stop_error("the stream was stopped by its reader"))
-        if (stream := self._all.get(str(told.get("read")))) is not None:
-            stream.log.note_remote_reader(int(told.get("at", 0)), float(told.get("for", 0.0)))
+        if (stream := self._all.get(str(message.get("read")))) is not None:
+            stream.log.note_remote_reader(int(message.get("at", 0)), float(message.get("for", 0.0)))
 
     def __len__(self) -> int:
         return len(self._all)
@@ -224,9 +224,9 @@ class StreamRegistry:
 
     def expire(self, stream: ResumableStream) -> None:
         """End a run whose readers did not come back, to no process."""
-        left = stream.log.remote_reader_until - clock.monotonic()
-        if left > 0:
-            stream.set_timer(left)
+        remaining = stream.log.remote_reader_until - clock.monotonic()
+        if remaining > 0:
+            stream.set_timer(remaining)
         else:
             stream.stop(stop_error("no reader came back in time"))
 
@@ -245,7 +245,7 @@ class StreamRegistry:
             stream.log.trim(_ANY, max(before - (self.size - self._max_size), 0))
             self.size -= before - stream.log.size
 
-    def leave(self) -> None:
+    def begin_shutdown(self) -> None:
         """Send readers of others' streams elsewhere, and end the runs that wait for a reader: none can come."""
         for follower in list(self.followers):
             follower.stop()
@@ -438,7 +438,7 @@ class LogReader:
 
 
 #: Seconds between two looks at the store where no news came: they may have been missed.
-_LOOK: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 #: Seconds that a store may be away before a reader is sent to try again.
 _AWAY: Final = 20.0
 
@@ -495,7 +495,7 @@ class RemoteReader:
             self._shared.news.leave(channel, self._news.set)
             if not self._service.draining:
                 # From now on it is kept, and its run waits, for a client to reconnect.
-                self._service.spawn(self._leave())
+                self._service.spawn(self._detach())
 
     async def _follow(self) -> Sent:
         head: Head | None = None
@@ -570,7 +570,7 @@ class RemoteReader:
             return True
         waiting = asyncio.ensure_future(self._delivery.room())
         try:
-            while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
+            while not (await asyncio.wait({waiting}, timeout=_CHECK_INTERVAL))[0]:
                 with suppress(RunError):
                     await self._report_position()
             return await waiting
@@ -580,7 +580,7 @@ class RemoteReader:
     async def _wait(self, head: Head | None) -> None:
         """Wait for news, and keep the connection alive meanwhile."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(_LOOK, self._keep_alive or _LOOK)):
+            async with asyncio.timeout(min(_CHECK_INTERVAL, self._keep_alive or _CHECK_INTERVAL)):
                 await self._news.wait()
         if (
             head is not None
@@ -611,9 +611,9 @@ class RemoteReader:
         if not far and now - self._reported_at < seconds:
             return
         self._reported_at, self._reported, self._unreported = now, self._position, 0
-        await self._tell(resume.keep if origin.cancels else 2 * seconds)
+        await self._notify(resume.keep if origin.cancels else 2 * seconds)
 
-    async def _tell(self, seconds: float) -> None:
+    async def _notify(self, seconds: float) -> None:
         """Tell the process of the run how far this reader is, and for how long it counts as connected."""
         message = to_json({"read": self.name, "at": self._position, "for": seconds})
         await self._shared.store.tell(self._stream.worker, message)
@@ -625,20 +625,20 @@ class RemoteReader:
             self._extended_at = now
             await self._shared.linger(origin)
 
-    async def _leave(self) -> None:
+    async def _detach(self) -> None:
         origin = self._stream.origin
         with suppress(RunError):
             await self._shared.store.linger(origin.id, origin.resume.keep)
             if not self._ended:
                 # The run waits for a client to reconnect, or goes on alone.
-                await self._tell(origin.resume.keep if origin.cancels else 0)
+                await self._notify(origin.resume.keep if origin.cancels else 0)
 
     def _end_as_lost(self, head: Head | None) -> Sent:
         if head is None:
             return self._refuse(_lost())
         error = _lost()
-        told = in_band(error, self._stream.origin.run)
-        self._delivery.write(head, self._encoder.error_end(error, told, LAST) or b"")
+        fields = in_band(error, self._stream.origin.run)
+        self._delivery.write(head, self._encoder.error_end(error, fields, LAST) or b"")
         return self._delivery.finish(head, End())
 
     def _refuse(self, error: RunError) -> Sent:

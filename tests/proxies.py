@@ -1,11 +1,11 @@
-"""nginx with the configuration that is for production, in front of servers on this machine."""
+"""Reverse proxies in front of servers on this machine: any by its command, nginx with the production configuration."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,9 +16,33 @@ ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "deploy" / "nginx.conf"
 
 
-def program() -> str | None:
-    """Return where nginx is, None where it is not."""
-    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+def find_program(name: str) -> str | None:
+    """Return the path of a server program, which Debian has outside of PATH; None if it is missing."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
+@asynccontextmanager
+async def run_proxy(command: Sequence[str], port: int, folder: Path) -> AsyncIterator[Process]:
+    """Run a proxy until it accepts connections, and stop it afterwards."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd=folder
+    )
+    proxy = Process(process, port)
+    listening = asyncio.ensure_future(proxy.listen())
+    try:
+        for _ in range(500):
+            try:
+                (await proxy.connect()).close()
+                break
+            except OSError:
+                assert process.returncode is None, proxy.lines
+                await asyncio.sleep(0.02)
+        yield proxy
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        await listening
 
 
 def configured(folder: Path, port: int, servers: dict[str, int]) -> str:
@@ -41,29 +65,11 @@ def configured(folder: Path, port: int, servers: dict[str, int]) -> str:
 @asynccontextmanager
 async def nginx(folder: Path, servers: dict[str, int]) -> AsyncIterator[Process]:
     """Run nginx before servers, given by their names in the configuration and their ports."""
-    found = program()
-    assert found is not None
+    program = find_program("nginx")
+    assert program is not None
     port = free_port()
     file = folder / "nginx.conf"
     file.write_text(configured(folder, port, servers), "utf-8")
-    process = await asyncio.create_subprocess_exec(
-        *(found, "-e", "stderr", "-p", str(folder), "-c", str(file), "-g", "daemon off;"),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    proxy = Process(process, port)
-    listening = asyncio.ensure_future(proxy.listen())
-    try:
-        for _ in range(250):
-            try:
-                (await proxy.connect()).close()
-                break
-            except OSError:
-                assert process.returncode is None, proxy.lines
-                await asyncio.sleep(0.02)
+    command = (program, "-e", "stderr", "-p", str(folder), "-c", str(file), "-g", "daemon off;")
+    async with run_proxy(command, port, folder) as proxy:
         yield proxy
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-        await listening

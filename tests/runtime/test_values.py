@@ -31,7 +31,7 @@ async def test_file_gives_back_what_was_written(size: int) -> None:
 
 
 async def test_file_has_properties_and_no_text() -> None:
-    """Expressions see name, type and size; a file is no text."""
+    """Expressions see name, type and size; a file is not a text."""
     file = File("../../etc/pass\nwd", "text/plain")
     await file.write(b"abc")
     assert (file["name"], file["contentType"], file["size"]) == ("passwd", "text/plain", 3)
