@@ -132,7 +132,7 @@ class _Command:
 
 
 def _stamps(folders: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """Return when files were changed, and their sizes; what is hidden is passed over."""
+    """Return when files were changed, and their sizes, without hidden ones."""
     found = {}
     for folder in folders:
         for parent, below, names in os.walk(folder):

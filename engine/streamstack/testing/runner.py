@@ -17,6 +17,7 @@ from streamstack.connections.database.temporary import TemporaryDatabases, TestD
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
+from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
@@ -247,8 +248,8 @@ class _Trial:
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
 
     def _context(self, upstreams: LocalUpstreams) -> Context:
-        context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder, http=replace(context.http, redirect=upstreams.redirect))
+        context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
+        return replace(context, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
@@ -266,7 +267,7 @@ class _Trial:
         name = name or default_database(dict.fromkeys(context.databases))
         if opened is None or name is None or name not in opened:
             known = ", ".join(context.databases)
-            raise ValueError(f"there is no database `{name}`; there is {known}" if name else f"name one of {known}")
+            raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
 
     async def _query(
@@ -304,12 +305,14 @@ def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Let the random functions of the language give the same values each time; secrets never come from there."""
-    before = random.getstate()
+    before, bytes_before = random.getstate(), tests.random_bytes
     random.seed(seed)
+    tests.random_bytes = random.randbytes
     try:
         yield
     finally:
         random.setstate(before)
+        tests.random_bytes = bytes_before
 
 
 @contextmanager
