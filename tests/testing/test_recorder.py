@@ -184,7 +184,7 @@ async def test_websocket_is_recorded(tmp_path: Path) -> None:
 
 
 class Words(BaseHTTPRequestHandler):
-    """Sends events to whoever has the key."""
+    """Sends events to a client that has the key."""
 
     protocol_version = "HTTP/1.1"
 
