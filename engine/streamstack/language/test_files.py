@@ -702,7 +702,8 @@ _EXPECT: Final = Group(
             "chunks",
             Custom(_LIST_OR_BINDING, "list or binding", _read_chunks),
             "Chunks in order: contents, or mappings with some of `content`, `event`, `id`, `metadata` and `at`, the "
-            "time since the request was sent. `update` is replaced by `streamstack test --update`.",
+            "time since the request was sent. A binding for all of them reads the list of contents. "
+            "`update` is replaced by `streamstack test --update`.",
         ),
         Field("events", Custom(_LIST_OR_BINDING, "list or binding", _read_list), "Names of the events, in order."),
         Field(
