@@ -356,6 +356,8 @@ def if_(node: Node, code: Code) -> None:
     if otherwise is not None:
         with code.indented("else:"):
             code.block(otherwise)
+    else:
+        code.probe_otherwise(node)
 
 
 def case_of(value: Any) -> str:
@@ -395,6 +397,8 @@ def switch(node: Node, code: Code) -> None:
     if default is not None:
         with code.indented("else:" if blocks else "if True:"):
             code.block(default)
+    elif blocks:
+        code.probe_otherwise(node)
 
 
 @function(

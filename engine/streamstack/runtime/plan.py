@@ -17,6 +17,7 @@ from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
+from streamstack.runtime.probes import Probes
 from streamstack.runtime.run import Run, Sink, enter_call, leave_call
 
 T = TypeVar("T")
@@ -109,17 +110,17 @@ class Callee:
             leave_call()
 
 
-def compile_project(project: Project) -> tuple[Plan, ...]:
-    """Compile every endpoint that is not disabled, and the functions they call."""
+def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
+    """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]
     delayed = any(_delays(node) for graph in [*endpoints, *graphs.values()] for node in graph.nodes)
     for definition in project.functions.values():
         graph = graphs[definition.name]
-        functions[definition.name] = _callee(definition, graph, functions, delayed=delayed)
+        functions[definition.name] = _callee(definition, graph, functions, probes, delayed=delayed)
     return tuple(
-        _plan(endpoint, graph, functions, graphs)
+        _plan(endpoint, graph, functions, graphs, probes)
         for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
         if not endpoint.disabled
     )
@@ -129,15 +130,28 @@ def _delays(node: Node) -> bool:
     return node.step.function.name == "stream" and node.arguments.get("delay") is not None
 
 
-def _callee(definition: FunctionDefinition, graph: Graph, functions: Mapping[str, Callee], *, delayed: bool) -> Callee:
-    code = _written(graph, functions, notes_sending=delayed)
+def _callee(
+    definition: FunctionDefinition,
+    graph: Graph,
+    functions: Mapping[str, Callee],
+    probes: Probes | None,
+    *,
+    delayed: bool,
+) -> Callee:
+    code = _written(graph, functions, probes, notes_sending=delayed)
     checker = compile_inputs(definition.inputs)
     return Callee(definition, checker, code.text, code.compile()["stack"])
 
 
-def _plan(endpoint: Endpoint, graph: Graph, functions: Mapping[str, Callee], graphs: Mapping[str, Graph]) -> Plan:
+def _plan(
+    endpoint: Endpoint,
+    graph: Graph,
+    functions: Mapping[str, Callee],
+    graphs: Mapping[str, Graph],
+    probes: Probes | None,
+) -> Plan:
     nodes = _reachable(graph, graphs)
-    code = _written(graph, functions, notes_sending=any(map(_delays, nodes)))
+    code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
@@ -152,10 +166,12 @@ def _plan(endpoint: Endpoint, graph: Graph, functions: Mapping[str, Callee], gra
     )
 
 
-def _written(graph: Graph, functions: Mapping[str, Callee], *, notes_sending: bool) -> Code:
+def _written(
+    graph: Graph, functions: Mapping[str, Callee], probes: Probes | None = None, *, notes_sending: bool
+) -> Code:
     """Write the Python of a definition: `stack` (of an endpoint a plain function, where it may be), and `headers`."""
     definition, root = graph.definition, graph.root
-    code = Code(definition.title, notes_sending=notes_sending)
+    code = Code(definition.title, notes_sending=notes_sending, probes=probes)
     endpoint = isinstance(definition, Endpoint)
     code.namespace.update(_FIXED, functions=functions, __of_endpoint__=endpoint)
     response = definition.response if isinstance(definition, Endpoint) else None

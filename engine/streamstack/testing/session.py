@@ -16,6 +16,7 @@ from streamstack.language.definition import Endpoint
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
+from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import EndpointHandler, Routes, make_endpoints
 
 #: Seconds that a token of a test is valid.
@@ -51,14 +52,15 @@ class TestProject:
     root: Path
     checked: Checked
     _plans: tuple[Plan, ...]
+    probes: Probes | None = None
     _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Path, more: Iterable[Path] = ()) -> TestProject:
-        """Read and compile a project. Raises OSError for files that can't be opened."""
+    def read(cls, root: Path, more: Iterable[Path] = (), probes: Probes | None = None) -> TestProject:
+        """Read and compile a project, with ``probes`` if they are given. Raises OSError for unreadable files."""
         checked = read_project(root, REGISTRY, {}, env_file=False, more=more)
-        return cls(root, checked, () if checked.failed else compile_project(checked.project))
+        return cls(root, checked, () if checked.failed else compile_project(checked.project, probes), probes)
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -86,7 +88,7 @@ class TestProject:
                 raise ValueError("; ".join(f"{each.mark}: {each.message}" for each in errors))
             if not _same_shape(settings, checked.settings):
                 checked = read_project(self.root, REGISTRY, env, env_file=False)
-                plans = compile_project(checked.project)
+                plans = compile_project(checked.project, self.probes)
         settings = replace(
             settings,
             authentication={name: self._accepting(method, keys) for name, method in settings.authentication.items()},

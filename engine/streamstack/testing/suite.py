@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,9 +19,13 @@ from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.cases import Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
+from streamstack.language.updates import updated
+from streamstack.runtime.probes import Probes
+from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
-from streamstack.testing.runner import run_case
+from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
+from streamstack.testing.update import holds, observe
 
 #: Tests that are worth a process of their own: it takes as long to start as some tests.
 _PER_PROCESS: Final = 8
@@ -42,7 +46,13 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a test went. ``uncalled`` are the places of upstreams that were never called."""
+    """How a test went.
+
+    Args:
+        uncalled: The places of upstreams that were never called.
+        observed: What `--update` is to write of each of its exchanges.
+        hits: How often the probes of its project were reached, by number.
+    """
 
     file: str
     name: str
@@ -50,6 +60,8 @@ class Result:
     seconds: float
     failures: tuple[Failure, ...] = ()
     uncalled: tuple[Mark, ...] = ()
+    observed: tuple[Mapping[str, Any], ...] = ()
+    hits: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -88,17 +100,39 @@ class Suite:
             each.case.rows or each.case.sql for each in self.tests
         )
 
+    def coverage(self, results: Iterable[Result]) -> Coverage:
+        """Return what tests have run of the definitions of their projects."""
+        probes = {test.case.mark: test.project.probes for test in self.tests}
+        coverage = Coverage(each.probes for each in self.projects.values() if each.probes is not None)
+        for result in results:
+            found = probes.get(result.mark)
+            if found is not None:
+                coverage.add(found, result.hits)
+        return coverage
+
+    def update(self, results: Iterable[Result]) -> list[Path]:
+        """Write what was observed into the files, and return those that have changed. Raises OSError."""
+        observed = {result.mark: result.observed for result in results}
+        changed = []
+        for file in self.files:
+            changes = [(case, observed[case.mark]) for case in file.tests if any(observed.get(case.mark, ()))]
+            text = updated(file.source, changes, holds)
+            if text != file.source:
+                file.path.write_bytes(text.encode())
+                changed.append(file.path)
+        return changed
+
 
 def _paths(case: Case) -> Iterator[str]:
     for exchange in case.exchanges:
         yield exchange.request.path
 
 
-def read_suite(paths: Iterable[Path]) -> Suite:
+def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
     """Find and read the tests below folders and in files, with the projects they belong to.
 
-    The path of a file of definitions stands for the tests beside it. Raises OSError for what can't be opened, and
-    FileNotFoundError for a path that does not exist.
+    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes.
+    Raises OSError for what can't be opened, and FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
     files: dict[Path, list[Path]] = {}
@@ -107,7 +141,7 @@ def read_suite(paths: Iterable[Path]) -> Suite:
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
         if root not in suite.projects:
-            suite.projects[root] = TestProject.read(root)
+            suite.projects[root] = TestProject.read(root, probes=Probes() if counts else None)
         known = files.setdefault(root, [])
         known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
     for root, project in suite.projects.items():
@@ -143,10 +177,22 @@ class Session:
         """Run a test, and compare."""
         if self._databases is None and self.address is not None:
             self._databases = TestDatabases(self.address)
+        probes = test.project.probes
+        if probes is not None:
+            probes.take()
         seen = run_case(test.project, test.case, self._databases, self.folder)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
-        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused)
+        observed = observe(test.case, seen, failures)
+        hits = probes.take() if probes is not None else {}
+        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+
+    def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
+        """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
+        if self._databases is None and self.address is not None:
+            self._databases = TestDatabases(self.address)
+        case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
+        return run_case(test.project, case, self._databases, self.folder, record=True)
 
     def close(self) -> None:
         """Drop the databases."""
