@@ -32,12 +32,15 @@ from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.client import Answer, send
 from streamstack.testing.database_relay import DatabaseRelay
+from streamstack.testing.recorder import Recorder, Recording
 from streamstack.testing.session import Edition, TestProject
 from streamstack.testing.upstreams import LocalUpstreams
 from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
 
 #: Seconds of real time that a test may take.
 LIMIT: Final = 10.0
+#: The same of one that asks real upstreams.
+_RECORDING_LIMIT: Final = 600.0
 #: Seconds of real time in which something has to happen.
 PATIENCE: Final = 2.0
 #: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
@@ -56,12 +59,14 @@ class Injection:
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
         gone: The database stays away after that.
+        patience: Seconds after which clients leave whose answers have not ended.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
     gone: bool = False
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Observation:
         answers: What the client received, by exchange.
         ends: How runs ended, by their id.
         calls: What upstreams were asked.
+        recordings: What real upstreams answered.
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
@@ -91,6 +97,7 @@ class Observation:
     answers: list[Answer] = field(default_factory=list)
     ends: dict[str, RunEnd] = field(default_factory=dict)
     calls: Sequence[Call] = ()
+    recordings: Sequence[Recording] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
@@ -123,7 +130,13 @@ class _Recorder(RequestLog):
 
 
 def run_case(
-    project: TestProject, case: Case, databases: TestDatabases, folder: Path, injection: Injection | None = None
+    project: TestProject,
+    case: Case,
+    databases: TestDatabases,
+    folder: Path,
+    injection: Injection | None = None,
+    *,
+    record: bool = False,
 ) -> Observation:
     """Run a test and return what happened.
 
@@ -133,13 +146,15 @@ def run_case(
         databases: Makes its databases.
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
+        record: Calls that no upstream of the test answers are answered by the hosts that they name.
     """
     seen = Observation()
     began = perf_counter()
+    limit = _RECORDING_LIMIT if record else LIMIT
     try:
         edition = _edition(project, case)
-        with _logging_to(seen.log), _seeded(case.seed), _loop(case) as run:
-            run(lambda: _Trial(project, edition, case, seen, databases, folder, injection).run())
+        with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
+            run(lambda: _Trial(project, edition, case, seen, databases, folder, injection, record=record).run())
     except (UnservableError, ValueError) as error:
         seen.failure = str(error)
     except RunError as error:
@@ -152,7 +167,7 @@ def run_case(
     except VirtualTimeError as error:
         seen.failure = str(error)
     except TimeoutError:
-        seen.failure = f"the test took longer than {LIMIT:g} s: something waits for what never comes"
+        seen.failure = f"the test took longer than {limit:g} s: something waits for what never comes"
     seen.seconds = perf_counter() - began
     return seen
 
@@ -184,10 +199,11 @@ class _Trial:
     databases: TestDatabases
     folder: Path
     injection: Injection | None = None
+    record: bool = False
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            upstreams = await stack.enter_async_context(LocalUpstreams(self.case.upstreams))
+            upstreams = await stack.enter_async_context(self._upstreams())
             self.seen.calls = upstreams.calls
             context = self._context(upstreams)
             upstreams.address = context.address
@@ -220,7 +236,14 @@ class _Trial:
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(address, exchange.request, client, credentials, self._format(exchange.request))
+                        work = send(
+                            address,
+                            exchange.request,
+                            client,
+                            credentials,
+                            self._format(exchange.request),
+                            patience=injection.patience,
+                        )
                         sent.append(group.create_task(work))
                         if client.background:
                             await asyncio.sleep(_NOTICE)
@@ -235,6 +258,13 @@ class _Trial:
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
+
+    def _upstreams(self) -> LocalUpstreams:
+        if not self.record:
+            return LocalUpstreams(self.case.upstreams)
+        recorder = Recorder(self.case.upstreams, self.edition.checked.settings.http)
+        self.seen.recordings = recorder.recordings
+        return recorder
 
     def _context(self, upstreams: LocalUpstreams) -> Context:
         context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
@@ -305,11 +335,11 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _loop(case: Case) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
+def _loop(case: Case, limit: float) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
     """Yield what runs a coroutine function by the clock of a test, for no longer than its limit."""
     if case.real_time:
         with asyncio.Runner() as runner:
-            yield lambda work: runner.run(asyncio.wait_for(work(), LIMIT))
+            yield lambda work: runner.run(asyncio.wait_for(work(), limit))
     else:
-        with virtual_time(case.now, patience=PATIENCE, limit=LIMIT) as runner:
+        with virtual_time(case.now, patience=PATIENCE, limit=limit) as runner:
             yield lambda work: runner.run(work())

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
@@ -22,14 +18,10 @@ from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
-from streamstack.testing.runner import run_case
+from streamstack.testing.processes import processes_for, run_on_processes
+from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
-
-#: Tests that are worth a process of their own: it takes as long to start as some tests.
-_PER_PROCESS: Final = 8
-#: Seconds for a process to end that was asked to.
-_END_WITHIN: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +170,18 @@ class Session:
         hits = probes.take() if probes is not None else {}
         return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
 
+    def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
+        """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
+        if self._databases is None:
+            self._databases = TestDatabases(self.server)
+        case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
+        return run_case(test.project, case, self._databases, self.folder, record=True)
+
     def close(self) -> None:
         """Drop the databases, and stop their server if this process has started it."""
-        if self._databases is not None:
-            self._databases.close()
+        databases, self._databases = self._databases, None
+        if databases is not None:
+            databases.close()
         self.server.stop()
 
 
@@ -205,89 +205,10 @@ def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
-    count = len(suite.tests)
-    most = max(1, count // _PER_PROCESS) if jobs is None else count
-    processes = min(jobs or os.cpu_count() or 1, most)
-    if processes <= 1 or not hasattr(os, "fork"):
-        yield from map(session.run, suite.tests)
-        return
-    yield from _run_on_processes(suite.tests, session.run, session.close, processes)
-
-
-def _run_on_processes(
-    tests: Sequence[Test], run: Callable[[Test], Result], close: Callable[[], None], processes: int
-) -> Iterator[Result]:
-    """Run tests on processes that are forked, so that they share what was compiled."""
-    context = get_context("fork")
-    workers: dict[Connection, Any] = {}
-    assigned: dict[Connection, int] = {}
-    waiting = iter(range(len(tests)))
-    for test in tests:
-        test.project.edition(test.case.env) if not test.project.errors else None
-    try:
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, [*workers, ours], tests, run, close), daemon=True)
-            with _uninterrupted():
-                process.start()
-                workers[ours] = process
-            theirs.close()
-            _assign(ours, waiting, assigned)
-        while assigned:
-            for ready in wait(list(assigned)):
-                assert isinstance(ready, Connection)
-                index = assigned.pop(ready)
-                try:
-                    yield ready.recv()
-                except EOFError:
-                    test = tests[index]
-                    died = Failure(test.case.mark, "the process that ran this test died")
-                    yield Result(test.file, test.case.name, test.case.mark, 0.0, (died,))
-                    continue
-                _assign(ready, waiting, assigned)
-        for connection in workers:
-            connection.close()
-        for process in workers.values():
-            process.join(_END_WITHIN)
-    finally:
-        for process in workers.values():
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back, also from processes that are started meanwhile."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _assign(connection: Connection, waiting: Iterator[int], assigned: dict[Connection, int]) -> None:
-    index = next(waiting, None)
-    if index is not None:
-        connection.send(index)
-        assigned[connection] = index
-
-
-def _work(
-    connection: Connection,
-    others: Sequence[Connection],
-    tests: Sequence[Test],
-    run: Callable[[Test], Result],
-    close: Callable[[], None],
-) -> None:
-    """Run the tests that are asked for, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    for each in others:
-        each.close()
-    try:
-        while True:
-            connection.send(run(tests[connection.recv()]))
-    except (EOFError, BrokenPipeError):
-        pass
-    finally:
-        close()
+    tests = suite.tests
+    for test in tests if processes_for(len(tests), jobs) > 1 else ():
+        test.project.edition(test.case.env) if not test.project.errors else None  # once, before processes are forked
+    for index, result in run_on_processes(tests, session.run, session.close, jobs):
+        test = tests[index]
+        died = (Failure(test.case.mark, "the process that ran this test died"),)
+        yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)

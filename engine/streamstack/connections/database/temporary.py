@@ -79,6 +79,7 @@ class TestServer:
         """Stop it, if this process has started it, and remove its folder."""
         if self._owner != os.getpid() or self._embedded is None or self._folder is None:
             return
+        self._owner, self._address = 0, None
         try:
             asyncio.run(self._embedded.stop())
         finally:
@@ -229,7 +230,8 @@ class TestDatabase(PostgresDatabase):
         if self._claimed is None:
             self._claimed = self._source.claim(self._setup)
         with clock.outside():
-            name = await asyncio.wrap_future(self._claimed)
+            # A run that is cancelled meanwhile must not cancel it for the others.
+            name = await asyncio.shield(asyncio.wrap_future(self._claimed))
         return self._source.address(name)
 
     async def aclose(self) -> None:
