@@ -12,17 +12,19 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.cases import Case, CaseFile
+from streamstack.language.cases import FAULTS, Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
+from streamstack.testing.faults import sweep
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
@@ -52,6 +54,7 @@ class Result:
         uncalled: The places of upstreams that were never called.
         observed: What `--update` is to write of each of its exchanges.
         hits: How often the probes of its project were reached, by number.
+        faults: How many faults it was repeated with.
     """
 
     file: str
@@ -62,6 +65,7 @@ class Result:
     uncalled: tuple[Mark, ...] = ()
     observed: tuple[Mapping[str, Any], ...] = ()
     hits: Mapping[int, int] = field(default_factory=dict)
+    faults: int = 0
 
     @property
     def passed(self) -> bool:
@@ -167,10 +171,19 @@ def _test_files(path: Path, checked: Checked) -> list[Path]:
 
 @dataclass(slots=True)
 class Session:
-    """What tests run with: a folder of their own, and a database server where they need one."""
+    """What tests run with.
+
+    Args:
+        folder: A folder of their own.
+        address: The arguments of asyncpg's `connect` for a database server, where they need one.
+        faults: The faults that passing tests are repeated with, beside those that they name themselves.
+        fault: The name of the only fault that they are repeated with.
+    """
 
     folder: Path
     address: Any = None
+    faults: frozenset[str] = frozenset()
+    fault: str | None = None
     _databases: TestDatabases | None = None
 
     def run(self, test: Test) -> Result:
@@ -185,7 +198,24 @@ class Session:
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
-        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        return result if failures else self._sweep(test, result)
+
+    def _sweep(self, test: Test, result: Result) -> Result:
+        """Repeat a test that passes with its faults."""
+        kinds = frozenset(FAULTS) if self.fault is not None else self.faults | test.case.faults
+        if not kinds:
+            return result
+        began = perf_counter()
+        swept = sweep(
+            test.project, test.case, self._databases, self.folder, file=test.file, kinds=kinds, only=self.fault
+        )
+        failures = tuple(
+            Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
+            for each in swept.broken
+        )
+        seconds = result.seconds + perf_counter() - began
+        return replace(result, failures=failures, faults=swept.count, seconds=seconds)
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
@@ -201,15 +231,24 @@ class Session:
 
 
 @contextmanager
-def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
+def open_session(
+    suite: Suite, database: str | None, *, faults: Iterable[str] = (), fault: str | None = None
+) -> Iterator[Session]:
     """Open what the tests of a suite run with, and remove it.
 
-    ``database`` is the URL of a server for their databases, None for an embedded one. Raises EmbeddedError.
+    Args:
+        suite: The tests.
+        database: The URL of a server for their databases, None for an embedded one.
+        faults: The faults that all tests are repeated with.
+        fault: The name of the only fault that they are repeated with.
+
+    Raises:
+        EmbeddedError: The embedded database can't start.
     """
     folder = Path(tempfile.mkdtemp(prefix="streamstack-test-"))
     server = None
     try:
-        session = Session(folder)
+        session = Session(folder, faults=frozenset(faults), fault=fault)
         if database is not None:
             session.address = {"dsn": database}
         elif suite.uses_database:
@@ -230,7 +269,8 @@ def _databases(project: TestProject) -> Iterable[Any]:
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
     count = len(suite.tests)
-    most = max(1, count // _PER_PROCESS) if jobs is None else count
+    sweeps = session.faults or session.fault or any(each.case.faults for each in suite.tests)
+    most = max(1, count // _PER_PROCESS) if jobs is None and not sweeps else count
     processes = min(jobs or os.cpu_count() or 1, most)
     if processes <= 1 or not hasattr(os, "fork"):
         try:
