@@ -7,12 +7,12 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
@@ -21,11 +21,16 @@ from streamstack.language.cases import Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
+from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
+from streamstack.testing.mutants import Trial, Verdict, trials, try_out
 from streamstack.testing.runner import run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
 
 #: Tests that are worth a process of their own: it takes as long to start as some tests.
 _PER_PROCESS: Final = 8
@@ -128,10 +133,11 @@ def _paths(case: Case) -> Iterator[str]:
         yield exchange.request.path
 
 
-def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
+def read_suite(paths: Iterable[Path], *, counts: bool = False, mutates: bool = False) -> Suite:
     """Find and read the tests below folders and in files, with the projects they belong to.
 
-    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes.
+    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes, with
+    ``mutates`` mutants too.
     Raises OSError for what can't be opened, and FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
@@ -141,7 +147,7 @@ def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
         if root not in suite.projects:
-            suite.projects[root] = TestProject.read(root, probes=Probes() if counts else None)
+            suite.projects[root] = TestProject.read(root, probes=Probes(mutates=mutates) if counts or mutates else None)
         known = files.setdefault(root, [])
         known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
     for root, project in suite.projects.items():
@@ -191,6 +197,7 @@ class Session:
         """Drop the databases."""
         if self._databases is not None:
             self._databases.close()
+            self._databases = None
 
 
 @contextmanager
@@ -222,32 +229,76 @@ def _databases(project: TestProject) -> Iterable[Any]:
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
-    count = len(suite.tests)
+
+    def died(test: Test) -> Result:
+        failure = Failure(test.case.mark, "the process that ran this test died")
+        return Result(test.file, test.case.name, test.case.mark, 0.0, (failure,))
+
+    for test in suite.tests:  # before processes are forked, which share what is compiled
+        with suppress(UnservableError, ValueError):  # which are that test's failure
+            test.project.edition(test.case.env)
+    yield from _distribute(suite.tests, session.run, died, session.close, jobs)
+
+
+def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs: int | None) -> Iterator[Verdict]:
+    """Run the tests that reach them with each mutant, and yield what became of it.
+
+    ``results`` are those of the same suite without mutants; tests that failed then notice nothing.
+    """
+    by_mark = {result.mark: result for result in results if result.passed}
+    tests = [test for test in suite.tests if test.case.mark in by_mark and test.project.probes is not None]
+    hits = []
+    for test in tests:
+        result, probes = by_mark[test.case.mark], test.project.probes
+        assert probes is not None
+        hits.append((probes, result.hits, result.seconds))
+    probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
+
+    def run(trial: Trial) -> Verdict:
+        return try_out(trial, lambda index: "" if session.run(tests[index]).passed else tests[index].case.name)
+
+    def died(trial: Trial) -> Verdict:
+        return Verdict(trial.mutant, "a process that died", len(trial.tests))
+
+    yield from _distribute(list(trials(probes_of_all, hits)), run, died, session.close, jobs)
+
+
+def _distribute(
+    tasks: Sequence[Task],
+    run: Callable[[Task], Outcome],
+    died: Callable[[Task], Outcome],
+    close: Callable[[], None],
+    jobs: int | None,
+) -> Iterator[Outcome]:
+    """Run tasks on ``jobs`` processes; ``died`` is the outcome of one whose process died."""
+    count = len(tasks)
     most = max(1, count // _PER_PROCESS) if jobs is None else count
     processes = min(jobs or os.cpu_count() or 1, most)
     if processes <= 1 or not hasattr(os, "fork"):
         try:
-            yield from map(session.run, suite.tests)
+            yield from map(run, tasks)
         finally:
-            session.close()
+            close()
         return
-    yield from _run_on_processes(suite.tests, session.run, session.close, processes)
+    yield from _run_on_processes(tasks, run, died, close, processes)
 
 
 def _run_on_processes(
-    tests: Sequence[Test], run: Callable[[Test], Result], close: Callable[[], None], processes: int
-) -> Iterator[Result]:
-    """Run tests on processes that are forked, so that they share what was compiled."""
+    tasks: Sequence[Task],
+    run: Callable[[Task], Outcome],
+    died: Callable[[Task], Outcome],
+    close: Callable[[], None],
+    processes: int,
+) -> Iterator[Outcome]:
+    """Run tasks on processes that are forked, so that they share what was compiled."""
     context = get_context("fork")
     workers: dict[Connection, Any] = {}
     assigned: dict[Connection, int] = {}
-    waiting = iter(range(len(tests)))
-    for test in tests:
-        test.project.edition(test.case.env) if not test.project.errors else None
+    waiting = iter(range(len(tasks)))
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, [*workers, ours], tests, run, close), daemon=True)
+            process = context.Process(target=_work, args=(theirs, [*workers, ours], tasks, run, close), daemon=True)
             with _uninterrupted():
                 process.start()
                 workers[ours] = process
@@ -260,9 +311,7 @@ def _run_on_processes(
                 try:
                     yield ready.recv()
                 except EOFError:
-                    test = tests[index]
-                    died = Failure(test.case.mark, "the process that ran this test died")
-                    yield Result(test.file, test.case.name, test.case.mark, 0.0, (died,))
+                    yield died(tasks[index])
                     continue
                 _assign(ready, waiting, assigned)
         for connection in workers:
@@ -296,17 +345,17 @@ def _assign(connection: Connection, waiting: Iterator[int], assigned: dict[Conne
 def _work(
     connection: Connection,
     others: Sequence[Connection],
-    tests: Sequence[Test],
-    run: Callable[[Test], Result],
+    tasks: Sequence[Task],
+    run: Callable[[Task], Outcome],
     close: Callable[[], None],
 ) -> None:
-    """Run the tests that are asked for, in a process of its own."""
+    """Run the tasks that are asked for, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     for each in others:
         each.close()
     try:
         while True:
-            connection.send(run(tests[connection.recv()]))
+            connection.send(run(tasks[connection.recv()]))
     except (EOFError, BrokenPipeError):
         pass
     finally:
