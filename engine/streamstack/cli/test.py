@@ -18,6 +18,7 @@ from streamstack.cli.validate import default_paths
 from streamstack.connections.database.embedded import EmbeddedError
 from streamstack.language.findings import write_text
 from streamstack.language.project import display_name
+from streamstack.testing import fixtures
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.mutants import Verdict, report
 from streamstack.testing.report import Report, write_junit
@@ -39,6 +40,11 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "pattern", metavar="TEXT", help="Run only tests with this text in their name, file or path.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results as JUnit XML.")
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Send calls that no upstream of a test answers to their hosts, and write the answers into `fixtures/`.",
+)
 @click.option("--watch", is_flag=True, help="Run again whenever a file changes.")
 @click.option(
     "--update",
@@ -68,16 +74,20 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
     help="PostgreSQL server on which the databases of tests are created.  [default: an embedded one]",
 )
 @click.pass_context
-def test(context: click.Context, /, paths: tuple[Path, ...], *, watch: bool, update: bool, **options: Any) -> None:
+def test(
+    context: click.Context, /, paths: tuple[Path, ...], *, watch: bool, record: bool, update: bool, **options: Any
+) -> None:
     """Run the tests in `*.test.yaml` files: files, or all in folders (`definitions/`, or the current folder).
 
     Each test has a server, a memory and databases of its own. Waits take no time. Environment variables and
-    `.env` are not read: a test has the variables that it names.
+    `.env` are not read: a test has the variables that it names. With `--record` it has the environment's, too.
 
     Exit codes: 0 if all tests passed, 1 if a test failed or a file has errors, 2 if the command could not run.
     """
     command = _Command(paths or default_paths(), **options)
     try:
+        if record:
+            command.record()
         code = command.update() if update else command.run()
         while watch:
             command.wait_for_change()
@@ -140,6 +150,19 @@ class _Command:
                 click.echo(f"{display_name(path)}: updated")
         return self.run()
 
+    def record(self) -> None:
+        """Run the tests with real upstreams, and write what these answer into fixtures."""
+        suite = self._read()
+        if suite.failed:
+            return  # which running tells
+        lines = 0
+        with open_session(suite, self.database) as session:
+            for line in fixtures.record(suite, session, os.environ):
+                lines += 1
+                click.echo(line)
+        if not lines:
+            click.echo("nothing to record: upstreams of the tests answer all calls")
+
     def _read(self) -> Suite:
         self._folders |= {each if each.is_dir() else each.parent for each in self.paths}
         self._stamps = _stamps(self._folders)
@@ -171,7 +194,7 @@ class _Command:
 
 
 def _stamps(folders: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """Return when files were changed, and their sizes; what is hidden is passed over."""
+    """Return when files were changed, and their sizes, without hidden ones."""
     found = {}
     for folder in folders:
         for parent, below, names in os.walk(folder):

@@ -80,9 +80,19 @@ def _quoted(text: str) -> str:
     # What YAML would read as something else is quoted, and so is the word that asks for an update.
     if _PLAIN.fullmatch(text) and isinstance(resolve(text), str) and text != "update":
         return text
-    text = _OPENING.sub(r"\\<", text)
+    text = escaped(text)
     if "'" not in text and ('"' in text or "\\" in text) and text.isprintable():
         return f"'{text}'"
+    return double_quoted(text)
+
+
+def escaped(text: str) -> str:
+    """Return a text in which what begins a binding or a template is escaped."""
+    return _OPENING.sub(r"\\<", text)
+
+
+def double_quoted(text: str) -> str:
+    """Return a text between double quotes, as JSON and YAML read it alike."""
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 

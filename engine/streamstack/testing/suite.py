@@ -8,7 +8,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,7 +25,7 @@ from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
 from streamstack.testing.mutants import Trial, Verdict, trials, try_out
-from streamstack.testing.runner import run_case
+from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
 
@@ -192,6 +192,13 @@ class Session:
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
         return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+
+    def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
+        """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
+        if self._databases is None and self.address is not None:
+            self._databases = TestDatabases(self.address)
+        case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
+        return run_case(test.project, case, self._databases, self.folder, record=True)
 
     def close(self) -> None:
         """Drop the databases."""

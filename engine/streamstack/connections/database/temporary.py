@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -196,8 +196,14 @@ class TestDatabase(PostgresDatabase):
         self._setup = settings.setup
         self._source = source
         self._claimed: Future[str] | None = None
+        #: Leads the connections of the project another way.
+        self.relay: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = None
 
     async def address(self) -> Mapping[str, Any]:
+        address = await self._own_address()
+        return address if self.relay is None else await self.relay(address)
+
+    async def _own_address(self) -> Mapping[str, Any]:
         if self._claimed is None:
             self._claimed = self._source.claim(self._setup)
         with clock.outside():
@@ -212,7 +218,7 @@ class TestDatabase(PostgresDatabase):
     async def fill(self, sql: str, rows: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
         """Run SQL, then insert rows by table. Raises RunError ``database``."""
         try:
-            connection = await self.connect()
+            connection = await self.connect_to(await self._own_address())
             with clock.outside():
                 try:
                     if sql:
@@ -228,7 +234,7 @@ class TestDatabase(PostgresDatabase):
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows that a query gives. Raises RunError ``database``."""
         try:
-            connection = await self.connect()
+            connection = await self.connect_to(await self._own_address())
             with clock.outside():
                 try:
                     prepared = await connection.prepare(sql)
