@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ _FEW_PLACES: Final = 3
 _CLOSED_WITHIN: Final = 1.0
 #: Seconds between the reads of a slow client.
 _READ_DELAY: Final = 0.05
+#: Seconds of the test's time after which clients leave that wait for longer than without a fault.
+_PATIENCE: Final = 1800.0
 #: What upstreams say in their error answers: it must not reach the client.
 CANARY: Final = "internal-7f3a9c51"
 #: What a response never holds.
@@ -123,10 +126,11 @@ def sweep(
         found.broken.append(Broken("no fault", ("the test passes, and fails when it is repeated",), ""))
         return found
     judge = _Judge(project, case, happy, run(_shifted(case), Injection()))
+    patience = max((answer.ended for answer in happy.answers), default=0.0) + _PATIENCE
     for scenario in scenarios(case, happy):
         if scenario.kind not in kinds or only not in (None, scenario.name):
             continue
-        seen = run(case, scenario.injection)
+        seen = run(case, replace(scenario.injection, patience=patience))
         if any(call.problem for call in seen.calls):
             continue  # the fault has no place in what was sent
         found.count += 1
@@ -174,7 +178,9 @@ def _of_answer(case: Case, call: Call) -> Iterator[Scenario]:
     yield scenario(f"refuse call {number}", "refused", Fault(refuse=True))
     for status in (429, 500):
         yield scenario(f"answer call {number} with {status}", "status", Fault(respond=_refusal(case, status)))
-    if call.respond is None or call.respond.refuse:
+    if call.respond is None or call.respond.refuse or call.respond.reset or call.respond.cut_after:
+        return
+    if call.respond.stall_after:
         return
     for count in _places(events + 1, _MOST_PLACES):
         place = Place("events", count)
@@ -239,12 +245,14 @@ class Facts:
         concurrent: The order of its chunks depends on times.
         timed: What its chunks are depends on times.
         outlives: The run goes on when the client has left.
+        silence: Seconds between two chunks, at most; 0 is no limit.
     """
 
     handles: bool = False
     concurrent: bool = False
     timed: bool = False
     outlives: bool = False
+    silence: float = 0.0
 
     @classmethod
     def of(cls, endpoint: Endpoint | None, project: Project) -> Facts:
@@ -258,6 +266,7 @@ class Facts:
             concurrent=bool(names & _CONCURRENT) or any("concurrency" in step.arguments.given for step in steps),
             timed=bool(names & _TIMED),
             outlives=endpoint.streaming.on_disconnect == "finish" or endpoint.streaming.resume is not None,
+            silence=endpoint.streaming.idle_timeout,
         )
 
 
@@ -283,6 +292,7 @@ class _Happy:
     facts: Facts
     volatile: frozenset[tuple[int, str]]
     stable: bool
+    comparable: bool = True
 
     @classmethod
     def of(cls, answer: Answer, other: Answer | None, facts: Facts) -> _Happy:
@@ -297,6 +307,15 @@ class _Happy:
         stable = len(others) == len(answer.chunks) and not facts.concurrent
         return cls(answer, facts, volatile, stable)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the chunks of a run with a fault are the first of these."""
+        return self.comparable and not self.facts.handles and not self.facts.timed
+
+    @property
+    def ends_with_marker(self) -> bool:
+        return self.answer.done is not MISSING
+
     def same(self, index: int, chunk: Chunk) -> bool:
         """Tell whether a chunk is the one that came at this place."""
         ours = self.answer.chunks[index]
@@ -306,23 +325,35 @@ class _Happy:
 
     def begins_with(self, answer: Answer) -> bool:
         """Tell whether an answer's chunks are the first ones of this."""
-        if answer.format in ("text", "bytes"):
+        if answer.format not in _CHUNKED:
             return bool(self.volatile) or not self.stable or self.answer.text.startswith(answer.text)
         if len(answer.chunks) > len(self.answer.chunks):
             return False
         if self.stable:
-            return all(self.same(index, chunk) for index, chunk in enumerate(answer.chunks))
+            first, last = answer.chunks[:-1], answer.chunks[-1:]
+            return all(self.same(index, chunk) for index, chunk in enumerate(first)) and all(
+                self.begins_with_chunk(len(first), chunk) for chunk in last
+            )
         if self.volatile and not self.facts.concurrent:
             return True
         ours, theirs = (Counter(map(_identity, each.chunks)) for each in (self.answer, answer))
         return bool(self.volatile) or theirs <= ours
 
+    def begins_with_chunk(self, index: int, chunk: Chunk) -> bool:
+        """Tell whether a chunk is the one at this place, or its beginning: what was gathered when the run failed."""
+        ours = self.answer.chunks[index]
+        return self.same(index, chunk) or ours.text.startswith(chunk.text)
+
     def equals(self, answer: Answer) -> bool:
         """Tell whether an answer has all chunks of this, and no other."""
-        same_length = answer.format in ("text", "bytes") or len(answer.chunks) == len(self.answer.chunks)
+        same_length = answer.format not in _CHUNKED or len(answer.chunks) == len(self.answer.chunks)
         return same_length and self.begins_with(answer) and (bool(self.volatile) or answer.text == self.answer.text)
 
 
+#: What a run's outcome is called by its steps, where the log is more precise.
+_OF_RUNS: Final = {"timeout": "failed", "shutdown": "failed"}
+#: Formats whose chunks can be told apart.
+_CHUNKED: Final = frozenset({"sse", "ndjson", "json"})
 #: The members of chunks that are compared; ids of resumable streams differ from run to run.
 _MEMBERS: Final = ("event", "content", "metadata")
 
@@ -360,12 +391,16 @@ class _Judge:
         if seen.failure:
             yield f"the run does not end: {seen.failure}"
             return
-        for happy, answer in zip(self._exchanges, seen.answers, strict=False):
+        for index, (happy, answer) in enumerate(zip(self._exchanges, seen.answers, strict=False)):
             end = seen.end_of(answer)
+            if len(self._exchanges) > 1 and index not in scenario.injection.clients:
+                # What the client of one request gets may depend on what became of another one.
+                happy = replace(happy, comparable=False)  # noqa: PLW2901  (the same, with less to compare)
             yield from self._status(answer, end)
             yield from self._end(scenario, happy, answer, end)
             yield from self._chunks(scenario, happy, answer, end)
             yield from self._texts(happy, answer, end)
+            yield from self._silence(scenario, happy, answer)
         yield from self._upstreams(scenario, seen)
         yield from self._afters(seen)
         yield from self._log(seen)
@@ -378,7 +413,7 @@ class _Judge:
         if end is None or end.error is None or answer.left or answer.chunks or answer.status is None:
             return
         begun = answer.body.startswith((b":", b"\n", b" "))  # a heartbeat has left before
-        if answer.status < 400 and not begun and end.outcome == "failed":
+        if answer.status < 400 and not begun and end.outcome != "cancelled":
             yield f"the run failed before the first chunk ({end.error.code}), and the status is {answer.status}"
         elif answer.status >= 400 and answer.status != end.error.status:
             yield f"the status is {answer.status}, and that of the error ({end.error.code}) is {end.error.status}"
@@ -390,7 +425,7 @@ class _Judge:
         if answer.status is None:
             yield f"the run is {end.outcome}, and the client got no answer: {answer.failure}"
             return
-        if end.outcome in ("failed", "cancelled") and answer.status < 400:
+        if end.outcome != "completed" and answer.status < 400:
             if answer.done is not MISSING:
                 yield f"the run is {end.outcome}, and the answer has an end marker"
             elif answer.whole and answer.error is None:
@@ -398,9 +433,9 @@ class _Judge:
         if end.outcome == "completed":
             if answer.error is not None and happy.answer.error is None:
                 yield "the run is completed, and the client got an error"
-            elif not answer.whole or (answer.done is MISSING) != (happy.answer.done is MISSING):
+            elif not answer.whole or (happy.comparable and happy.ends_with_marker and answer.done is MISSING):
                 yield f"the run is completed, and the answer does not look so: {answer.failure or 'no end marker'}"
-            elif not happy.facts.handles and not happy.facts.timed and not happy.equals(answer):
+            elif happy.is_kept and not happy.equals(answer):
                 if scenario.kind == "invalid" and len(answer.chunks) >= len(happy.answer.chunks):
                     return  # data that is passed on as it is can't be invalid
                 yield (
@@ -410,7 +445,7 @@ class _Judge:
 
     def _chunks(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
         """Find chunks that the run without a fault has not; and ones that a resumed stream lacks without a gap."""
-        if answer.status is None or answer.status >= 400 or happy.facts.handles or happy.facts.timed:
+        if answer.status is None or answer.status >= 400 or not happy.is_kept:
             return
         completed = end is not None and end.outcome == "completed"
         if scenario.kind == "invalid" and completed:
@@ -430,6 +465,15 @@ class _Judge:
         for text in texts:
             if text in answer.body or any(text in value.encode() for value in answer.headers.values()):
                 yield f"the client got what is internal: {text.decode('utf-8', 'replace')}"
+
+    def _silence(self, scenario: Scenario, happy: _Happy, answer: Answer) -> Iterator[str]:
+        """Find a stream that is silent for longer than its `idleTimeout`."""
+        if not answer.chunks or not happy.facts.silence or scenario.kind == "slow":
+            return
+        times = [*(chunk.at for chunk in answer.chunks), answer.ended]
+        longest = max(two - one for one, two in pairwise(times))
+        if longest > happy.facts.silence + _CLOSED_WITHIN:
+            yield f"the stream is silent for {longest:g} s, and its `idleTimeout` is {happy.facts.silence:g} s"
 
     def _upstreams(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
         """Find calls that are left open, go on when the client has left, or are repeated once a chunk was sent."""
@@ -461,7 +505,7 @@ class _Judge:
             for each in end.afters:
                 if len(each.outcomes) != 1:
                     yield f"an `after` ran {_counted(len(each.outcomes), 'time')}"
-                elif each.outcomes != [end.outcome]:
+                elif each.outcomes != [_OF_RUNS.get(end.outcome, end.outcome)]:
                     yield f"an `after` ran with the outcome {each.outcomes[0]}, and the run is {end.outcome}"
         for happy, answer in zip(self._exchanges, seen.answers, strict=False):
             own = seen.end_of(answer)

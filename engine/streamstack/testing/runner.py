@@ -17,6 +17,7 @@ from streamstack.connections.database.temporary import TemporaryDatabases, TestD
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
+from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
@@ -58,12 +59,14 @@ class Injection:
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
         gone: The database stays away after that.
+        patience: Seconds after which clients leave whose answers have not ended.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
     gone: bool = False
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,14 @@ class _Trial:
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(address, exchange.request, client, credentials, self._format(exchange.request))
+                        work = send(
+                            address,
+                            exchange.request,
+                            client,
+                            credentials,
+                            self._format(exchange.request),
+                            patience=injection.patience,
+                        )
                         sent.append(group.create_task(work))
                         if client.background:
                             await asyncio.sleep(_NOTICE)
@@ -259,8 +269,8 @@ class _Trial:
         return recorder
 
     def _context(self, upstreams: LocalUpstreams) -> Context:
-        context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder, http=replace(context.http, redirect=upstreams.redirect))
+        context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
+        return replace(context, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
@@ -316,12 +326,14 @@ def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Let the random functions of the language give the same values each time; secrets never come from there."""
-    before = random.getstate()
+    before, bytes_before = random.getstate(), tests.random_bytes
     random.seed(seed)
+    tests.random_bytes = random.randbytes
     try:
         yield
     finally:
         random.setstate(before)
+        tests.random_bytes = bytes_before
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamstack import clock
-from streamstack.connections.tokens import secret_key, sign
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key, Method, digest_of
@@ -157,6 +156,9 @@ def _headers(places: Iterable[CredentialPlace], text: str) -> dict[str, str]:
 
 
 def _token(method: Jwt, claims: Mapping[str, Any]) -> str:
+    # Its libraries are loaded where a test authenticates, which most don't.
+    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
+
     now = int(clock.time())
     whole = {"iat": now, "exp": now + _VALID_FOR, **method.own_claims, **claims}
     return sign(whole, secret_key(method.secret or "", method.algorithms), method.algorithms[0])

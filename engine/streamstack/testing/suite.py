@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
 from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
@@ -25,17 +21,10 @@ from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
 from streamstack.testing.mutants import Trial, Verdict, trials, try_out
+from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
-
-Task = TypeVar("Task")
-Outcome = TypeVar("Outcome")
-
-#: Tests that are worth a process of their own: it takes as long to start as some tests.
-_PER_PROCESS: Final = 8
-#: Seconds for a process to end that was asked to.
-_END_WITHIN: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,15 +225,14 @@ def _databases(project: TestProject) -> Iterable[Any]:
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
-
-    def died(test: Test) -> Result:
-        failure = Failure(test.case.mark, "the process that ran this test died")
-        return Result(test.file, test.case.name, test.case.mark, 0.0, (failure,))
-
-    for test in suite.tests:  # before processes are forked, which share what is compiled
+    tests = suite.tests
+    for test in tests if processes_for(len(tests), jobs) > 1 else ():
         with suppress(UnservableError, ValueError):  # which are that test's failure
-            test.project.edition(test.case.env)
-    yield from _distribute(suite.tests, session.run, died, session.close, jobs)
+            test.project.edition(test.case.env)  # once, before processes are forked
+    for index, result in run_on_processes(tests, session.run, session.close, jobs):
+        test = tests[index]
+        died = (Failure(test.case.mark, "the process that ran this test died"),)
+        yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)
 
 
 def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs: int | None) -> Iterator[Verdict]:
@@ -264,106 +252,6 @@ def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs:
     def run(trial: Trial) -> Verdict:
         return try_out(trial, lambda index: "" if session.run(tests[index]).passed else tests[index].case.name)
 
-    def died(trial: Trial) -> Verdict:
-        return Verdict(trial.mutant, "a process that died", len(trial.tests))
-
-    yield from _distribute(list(trials(probes_of_all, hits)), run, died, session.close, jobs)
-
-
-def _distribute(
-    tasks: Sequence[Task],
-    run: Callable[[Task], Outcome],
-    died: Callable[[Task], Outcome],
-    close: Callable[[], None],
-    jobs: int | None,
-) -> Iterator[Outcome]:
-    """Run tasks on ``jobs`` processes; ``died`` is the outcome of one whose process died."""
-    count = len(tasks)
-    most = max(1, count // _PER_PROCESS) if jobs is None else count
-    processes = min(jobs or os.cpu_count() or 1, most)
-    if processes <= 1 or not hasattr(os, "fork"):
-        try:
-            yield from map(run, tasks)
-        finally:
-            close()
-        return
-    yield from _run_on_processes(tasks, run, died, close, processes)
-
-
-def _run_on_processes(
-    tasks: Sequence[Task],
-    run: Callable[[Task], Outcome],
-    died: Callable[[Task], Outcome],
-    close: Callable[[], None],
-    processes: int,
-) -> Iterator[Outcome]:
-    """Run tasks on processes that are forked, so that they share what was compiled."""
-    context = get_context("fork")
-    workers: dict[Connection, Any] = {}
-    assigned: dict[Connection, int] = {}
-    waiting = iter(range(len(tasks)))
-    try:
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, [*workers, ours], tasks, run, close), daemon=True)
-            with _uninterrupted():
-                process.start()
-                workers[ours] = process
-            theirs.close()
-            _assign(ours, waiting, assigned)
-        while assigned:
-            for ready in wait(list(assigned)):
-                assert isinstance(ready, Connection)
-                index = assigned.pop(ready)
-                try:
-                    yield ready.recv()
-                except EOFError:
-                    yield died(tasks[index])
-                    continue
-                _assign(ready, waiting, assigned)
-        for connection in workers:
-            connection.close()
-        for process in workers.values():
-            process.join(_END_WITHIN)
-    finally:
-        for process in workers.values():
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back, also from processes that are started meanwhile."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _assign(connection: Connection, waiting: Iterator[int], assigned: dict[Connection, int]) -> None:
-    index = next(waiting, None)
-    if index is not None:
-        connection.send(index)
-        assigned[connection] = index
-
-
-def _work(
-    connection: Connection,
-    others: Sequence[Connection],
-    tasks: Sequence[Task],
-    run: Callable[[Task], Outcome],
-    close: Callable[[], None],
-) -> None:
-    """Run the tasks that are asked for, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    for each in others:
-        each.close()
-    try:
-        while True:
-            connection.send(run(tasks[connection.recv()]))
-    except (EOFError, BrokenPipeError):
-        pass
-    finally:
-        close()
+    tried = list(trials(probes_of_all, hits))
+    for index, verdict in run_on_processes(tried, run, session.close, jobs):
+        yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))

@@ -207,7 +207,8 @@ class TestDatabase(PostgresDatabase):
         if self._claimed is None:
             self._claimed = self._source.claim(self._setup)
         with clock.outside():
-            name = await asyncio.wrap_future(self._claimed)
+            # A run that is cancelled meanwhile must not cancel it for the others.
+            name = await asyncio.shield(asyncio.wrap_future(self._claimed))
         return self._source.address(name)
 
     async def aclose(self) -> None:
