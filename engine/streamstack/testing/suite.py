@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,9 +18,11 @@ from streamstack.language.cases import FAULTS, Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
+from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
 from streamstack.testing.faults import sweep
+from streamstack.testing.mutants import Trial, Verdict, trials, try_out
 from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
@@ -116,10 +118,11 @@ def _paths(case: Case) -> Iterator[str]:
         yield exchange.request.path
 
 
-def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
+def read_suite(paths: Iterable[Path], *, counts: bool = False, mutates: bool = False) -> Suite:
     """Find and read the tests below folders and in files, with the projects they belong to.
 
-    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes.
+    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes, with
+    ``mutates`` mutants too.
     Raises OSError for what can't be opened, and FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
@@ -129,7 +132,7 @@ def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
         if root not in suite.projects:
-            suite.projects[root] = TestProject.read(root, probes=Probes() if counts else None)
+            suite.projects[root] = TestProject.read(root, probes=Probes(mutates=mutates) if counts or mutates else None)
         known = files.setdefault(root, [])
         known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
     for root, project in suite.projects.items():
@@ -253,8 +256,31 @@ def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Resu
     if jobs is None and (session.faults or session.fault or any(each.case.faults for each in tests)):
         jobs = os.cpu_count()  # a test with its faults takes long enough
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
-        test.project.edition(test.case.env) if not test.project.errors else None  # once, before processes are forked
+        with suppress(UnservableError, ValueError):  # which are that test's failure
+            test.project.edition(test.case.env)  # once, before processes are forked
     for index, result in run_on_processes(tests, session.run, session.close, jobs):
         test = tests[index]
         died = (Failure(test.case.mark, "the process that ran this test died"),)
         yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)
+
+
+def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs: int | None) -> Iterator[Verdict]:
+    """Run the tests that reach them with each mutant, and yield what became of it.
+
+    ``results`` are those of the same suite without mutants; tests that failed then notice nothing.
+    """
+    by_mark = {result.mark: result for result in results if result.passed}
+    tests = [test for test in suite.tests if test.case.mark in by_mark and test.project.probes is not None]
+    hits = []
+    for test in tests:
+        result, probes = by_mark[test.case.mark], test.project.probes
+        assert probes is not None
+        hits.append((probes, result.hits, result.seconds))
+    probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
+
+    def run(trial: Trial) -> Verdict:
+        return try_out(trial, lambda index: "" if session.run(tests[index]).passed else tests[index].case.name)
+
+    tried = list(trials(probes_of_all, hits))
+    for index, verdict in run_on_processes(tried, run, session.close, jobs):
+        yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))
