@@ -308,7 +308,7 @@ def test_database_is_the_tests_own(tmp_path: Path) -> None:
     [
         ("sql: SELEC", {}, "syntax error"),
         ("rows: {missing: [{a: 1}]}", {}, "missing"),
-        ("expect: {database: {sql: SELECT 1 AS n, rows: [], database: other}}", {}, "there is no database `other`"),
+        ("expect: {database: {sql: SELECT 1 AS n, rows: [], database: other}}", {}, "unknown database `other`"),
         ("expect: {database: {sql: SELECT nothing, rows: []}}", {}, 'column "nothing" does not exist'),
         ("", {"schema.sql": "CREATE TABL x;"}, "schema.sql:1: syntax error"),
     ],
