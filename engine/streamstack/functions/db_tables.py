@@ -61,13 +61,13 @@ class Writer:
 
     __slots__ = ("_pieces", "_values")
 
-    def __init__(self, words: str = "") -> None:
-        self._pieces = [words]
+    def __init__(self, text: str = "") -> None:
+        self._pieces = [text]
         self._values: list[Any] = []
 
-    def add(self, words: str) -> Writer:
+    def add(self, text: str) -> Writer:
         """Add words of SQL."""
-        self._pieces[-1] += words
+        self._pieces[-1] += text
         return self
 
     def bind(self, value: Any) -> Writer:

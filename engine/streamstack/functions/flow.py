@@ -207,9 +207,9 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     body = node.inner()
     variable = str(constant(node.arguments.get("as"), "item"))
     with code.binding(variable, loop=Loop(index, source)) as item:
-        turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True)
+        body_name = code.copy("iteration", body, f"{item}, {index}, sink", signals=True)
     signal = code.fresh("signal")
-    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
+    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {body_name}, sink,")
     for name in ("concurrency", "limit"):
         given = source_of(code, node, name) if node.arguments.get(name) is not None else "None"
         code.line(f" {name}={given},", *values_among(node, name))

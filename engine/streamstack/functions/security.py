@@ -346,8 +346,8 @@ def hmac_verify(
     that is signed, but older than `tolerance`, does not match: a recorded request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
-        told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"
-        raise RunError("template", told)
+        message = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"
+        raise RunError("template", message)
     if not secret:
         raise RunError("template", "`secret` is empty: anybody could sign")
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content

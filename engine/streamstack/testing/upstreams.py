@@ -43,7 +43,7 @@ class LocalUpstreams:
         self._servers: list[asyncio.Server] = []
         self._handlers: web.Server | None = None
         self._closed_port = socket.socket()
-        self._leaving = False
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         self._closed_port.bind((_HOST, 0))  # it does not listen: connections are refused
@@ -53,7 +53,7 @@ class LocalUpstreams:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leaving = True
+        self._closing = True
         self._closed_port.close()
         for server in self._servers:
             server.close()
@@ -166,7 +166,7 @@ class LocalUpstreams:
                 return Written(keep=False)
             return await answer.send(request, call)
         except (ConnectionError, asyncio.CancelledError):
-            if not self._leaving and call.ended is None and not call.problem:
+            if not self._closing and call.ended is None and not call.problem:
                 call.closed = loop.time()
             raise
 
