@@ -48,16 +48,16 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS_CLASS: Final = re.compile(r"[1-5](?:xx|XX)")
 
 
-def _no_method(given: Any) -> tuple[str, str] | None:
+def _no_method(value: Any) -> tuple[str, str] | None:
     """Return the problem with a constant for a method, if there is one."""
-    if _TOKEN.fullmatch(given) and given.upper() != "CONNECT":
+    if _TOKEN.fullmatch(value) and value.upper() != "CONNECT":
         return None
     return "an HTTP method", "write GET, POST, PUT, PATCH or DELETE"
 
 
-def _no_statuses(given: Any) -> tuple[str, str] | None:
+def _no_statuses(value: Any) -> tuple[str, str] | None:
     """Return the problem with a constant for allowed statuses, if there is one."""
-    if all(isinstance(each, int) or _STATUS_CLASS.fullmatch(str(each)) for each in given):
+    if all(isinstance(each, int) or _STATUS_CLASS.fullmatch(str(each)) for each in value):
         return None
     return "a list of numbers such as 404 and classes such as 4xx", "write it like [404, 5xx]"
 
@@ -154,13 +154,13 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
         message = "`method` must be an HTTP method such as GET or POST"
         raise RunError("template", message, final=True, parameter="method")
-    given = [
+    bodies = [
         name
         for name, value in (("json", json), ("form", form), ("multipart", multipart), ("body", body))
         if value is not None
     ]
-    if len(given) > 1:
-        raise RunError("template", f"`{given[0]}` and `{given[1]}` are both bodies: give one")
+    if len(bodies) > 1:
+        raise RunError("template", f"`{bodies[0]}` and `{bodies[1]}` are both bodies: give one")
     content, length, media = _body(json, form, multipart, body)
     if isinstance(headers, ForwardedHeaders) and body is None:
         sent.popall("Content-Type", None)  # of another body
