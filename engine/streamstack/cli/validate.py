@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import gc
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from streamstack.language.project import (
     read_project,
     read_tests,
 )
+from streamstack.language.rewriting import apply
 
 
 @click.command(short_help="Check definitions for errors.")
@@ -146,10 +146,11 @@ def choose(paths: Iterable[Path]) -> dict[Path, Chosen]:
     Raises FileNotFoundError for a path that does not exist.
     """
     wanted: dict[Path, Chosen] = {}
-    for path in paths:
+    here = Path.cwd()
+    for path in {os.path.normpath(here / path): path for path in reversed([*paths])}.values():
         if not path.exists():
             raise FileNotFoundError(2, "no such file or folder", str(path))
-        chosen = wanted.setdefault(find_root(path), Chosen())
+        chosen = wanted.setdefault(Path(os.path.normpath(here / find_root(path))), Chosen())
         if path.is_dir():
             chosen.folders.append(path)
         elif is_test(path):
@@ -172,7 +173,6 @@ async def _check_databases(checked: Checked) -> list[Diagnostic]:
         await databases.aclose()
 
 
-_BREAK: Final = re.compile(r"\r\n|\r|\n")
 #: Rounds, since a value can be read only once its quotes are there; checks of a round whose corrections don't all hold.
 _ROUNDS: Final = 10
 _CHECKS: Final = 200
@@ -227,20 +227,6 @@ def _weigh(found: list[Diagnostic]) -> Counter[str]:
     for each in found:
         weights[each.file] += 10_000 if each.severity == "error" else 1
     return weights
-
-
-def apply(text: str, replacements: Iterable[Replacement]) -> str:
-    """Return a text with its replacements written; of two that overlap, the first."""
-    offset = len(text) - len(text.removeprefix("\ufeff"))  # columns do not count it
-    starts = [offset, *(found.end() for found in _BREAK.finditer(text))]
-    pieces: list[str] = []
-    end = 0
-    for each in sorted(replacements, key=lambda one: (one.line, one.column, -one.end_line, -one.end_column)):
-        first, last = starts[each.line - 1] + each.column - 1, starts[each.end_line - 1] + each.end_column - 1
-        if first >= end:
-            pieces += (text[end:first], each.text)
-            end = last
-    return "".join([*pieces, text[end:]])
 
 
 #: What `patch` and `git apply` read where a file does not end with a line break.

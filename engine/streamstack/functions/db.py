@@ -515,7 +515,7 @@ class Spool:
         gives="stream",
         result="stream of {channel: text?, payload: any, gap: boolean}",
         configured=CONFIGURED,
-        properties=(Property("gaps", "Number of times the connection was lost."),),
+        properties=(Property("gaps", "Number of times the connection was lost.", "integer"),),
     ),
     examples=[
         Example(

@@ -290,7 +290,7 @@ def _jump_function(name: str, documentation: str, example: Example) -> Any:
         code.jump(name)
 
     write.__doc__ = documentation
-    leaves = "loop" if name == "break" else "turn"
+    leaves = "loop" if name == "break" else "body_name"
     return function(name, effects=Effects(ends=True, leaves=leaves), examples=[example], compiled=True)(write)
 
 
@@ -356,6 +356,8 @@ def if_(node: Node, code: Code) -> None:
     if otherwise is not None:
         with code.indented("else:"):
             code.block(otherwise)
+    else:
+        code.probe_otherwise(node)
 
 
 def case_of(value: Any) -> str:
@@ -395,6 +397,8 @@ def switch(node: Node, code: Code) -> None:
     if default is not None:
         with code.indented("else:" if blocks else "if True:"):
             code.block(default)
+    elif blocks:
+        code.probe_otherwise(node)
 
 
 @function(

@@ -254,14 +254,14 @@ _REDIRECTS: Final = 3
 
 
 #: The shapes of an item and of `message`. Which fields an item has depends on its type.
-_COUNTS: Final = ", ".join(f"{name}: integer" for name in FIGURES)
+_COUNTS: Final = ", ".join(f"{name}: integer~" for name in FIGURES)
 _ITEM: Final = (
-    "{type: text, text: text, id: text, name: text, arguments: any, index: integer, signature: text, redacted: text, "
-    f"{_COUNTS}, reason: text, providerReason: text}}"
+    "{type: text, text: text, id: text~, name: text~, arguments: any~, index: integer~, signature: text~, "
+    f"redacted: text~, {_COUNTS}, reason: text~, providerReason: text~}}"
 )
 _MESSAGE: Final = (
-    "{role: text, content: text, reasoning: text, finishReason: text, providerState: object, "
-    f"toolCalls: [{{id: text, name: text, arguments: any, signature: text}}], usage: {{{_COUNTS}}}}}"
+    "{role: text, content: text, reasoning: text~, finishReason: text~, providerState: object~, "
+    f"toolCalls: [{{id: text, name: text, arguments: any, signature: text~}}], usage: {{{_COUNTS}}}~}}"
 )
 
 
@@ -387,7 +387,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
                 "opens. What the provider needs back is in it too.",
                 _MESSAGE,
             ),
-            Property("status", "Status of the provider's response; null before it has arrived."),
+            Property("status", "Status of the provider's response; null before it has arrived.", "integer~"),
             Property("headers", "Response headers, by lower-case name."),
             *COUNTS,
         ),

@@ -30,6 +30,7 @@ from streamstack.language.sql import assembled, statement_in
 from streamstack.language.values import MISSING, to_text
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
+from streamstack.runtime.probes import NONE, RUN, SKIPPED, Probes
 from streamstack.runtime.values import ENDLESS
 from streamstack.spec import Binds, Bound, Condition, Nesting, OneOf, StackOf, Type, Variable
 
@@ -112,8 +113,9 @@ def _reads_source(read: Read) -> bool:
 class Code:
     """Writes the Python of one definition."""
 
-    def __init__(self, title: str, *, notes_sending: bool = False) -> None:
+    def __init__(self, title: str, *, notes_sending: bool = False, probes: Probes | None = None) -> None:
         self.title = title
+        self._probes = probes
         self.notes_sending = notes_sending  # a step elsewhere asks when the last chunk left (delay)
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None
@@ -436,10 +438,32 @@ class Code:
 
     def steps(self, block: Block) -> None:
         """Write the steps of a stack one after the other."""
+        if self._probes is not None:
+            self._probe(self._probes.branch_of(block))
         for node in block.nodes:
             outer, self.step = self.step, node.step
             write_step(self, node)
             self.step = outer
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether it is counted how often steps run."""
+        return self._probes is not None
+
+    def probe(self, node: Node, branch: str = "") -> None:
+        """Write that a step or one of its branches is reached, where that is counted."""
+        if self._probes is not None:
+            self._probe(self._probes.number(node, branch))
+
+    def probe_otherwise(self, node: Node) -> None:
+        """Write the `else` that counts how often none of a step's branches runs, where that is counted."""
+        if self._probes is not None:
+            with self.indented("else:"):
+                self.probe(node, NONE)
+
+    def _probe(self, number: int | None) -> None:
+        if self._probes is not None and number is not None:
+            self.line(f"{self.constant(self._probes.hits)}[{number}] += 1")
 
     def _declare(self, names: Iterable[str]) -> None:
         """Make names local to the function being written, without binding them."""
@@ -503,12 +527,16 @@ def write_step(code: Code, node: Node) -> None:
         _null_result(code, node)
         return
     if node.step.when is None:
+        code.probe(node)
         _write_retried(code, node)
         return
     with code.condition("if", code.source(node.step.when), node.step.when):
+        code.probe(node)
+        code.probe(node, RUN)
         _write_retried(code, node)
-    if node.step.result is not None:
+    if node.step.result is not None or code.has_probes:
         with code.indented("else:"):
+            code.probe(node, SKIPPED)
             _null_result(code, node)
 
 

@@ -429,7 +429,10 @@ class PostgresDatabase:
 
     async def connect(self) -> Connection:
         """Make a connection. Raises what asyncpg raises, and RunError ``database``."""
-        address = await self.address()
+        return await self.connect_to(await self.address())
+
+    async def connect_to(self, address: Mapping[str, Any]) -> Connection:
+        """Make a connection with some arguments of asyncpg's `connect`. Raises what asyncpg raises."""
         with clock.outside():
             connection: Connection = await asyncpg.connect(
                 **address,

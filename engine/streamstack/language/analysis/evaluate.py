@@ -907,6 +907,10 @@ _RESULTS: Final[dict[str, Callable[[Evaluator, Shape, Shape, Mapping[str, nodes.
     "split": lambda _, __, ___, arguments: listing(TEXT, filled=bool(arguments)),
     "abs": lambda _, value, __, ___: replace(value, low=0, high=None, constant=MISSING),
     "reverse": lambda _, value, __, ___: replace(value, constant=MISSING),
+    "list": lambda _, value, __, ___: replace(value, constant=MISSING) if value.is_only("list") else None,
+    "batch": lambda _, value, __, arguments: (
+        None if "fill_with" in arguments else listing(listing(value.item(), filled=True))
+    ),
     "min": lambda _, value, __, ___: value.item().or_null("`min` gives null for an empty list"),
     "max": lambda _, value, __, ___: value.item().or_null("`max` gives null for an empty list"),
     "select": lambda _, value, __, arguments: _chosen(value, constant_of(arguments.get("test")), keeps=True),
