@@ -290,7 +290,7 @@ def _jump_function(name: str, documentation: str, example: Example) -> Any:
         code.jump(name)
 
     write.__doc__ = documentation
-    leaves = "loop" if name == "break" else "body_name"
+    leaves = "loop" if name == "break" else "turn"
     return function(name, effects=Effects(ends=True, leaves=leaves), examples=[example], compiled=True)(write)
 
 
