@@ -57,6 +57,7 @@ LIBRARIES = {
     "yaml": ("streamstack.language.source",),
     "re2": ("streamstack.language.patterns",),
     "jinja2": (
+        "streamstack.language.analysis.emissions",
         "streamstack.language.analysis.evaluate",
         "streamstack.language.analysis.narrowing",
         "streamstack.language.expressions",
@@ -76,6 +77,7 @@ LIBRARIES = {
         "streamstack.cli.call",
         "streamstack.testing.answers",
         "streamstack.testing.messages",
+        "streamstack.testing.recorder",
         "streamstack.testing.upstreams",
     ),
     "joserfc": ("streamstack.connections.tokens",),

@@ -16,6 +16,7 @@ from streamstack.cli import CLEAN, FOUND, give_up
 from streamstack.cli.validate import default_paths
 from streamstack.connections.database.embedded import EmbeddedError
 from streamstack.language.findings import write_text
+from streamstack.testing import fixtures
 from streamstack.testing.report import Report, write_junit
 from streamstack.testing.suite import Result, Suite, open_session, read_suite, run_suite
 
@@ -35,6 +36,11 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "pattern", metavar="TEXT", help="Run only tests with this text in their name, file or path.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results as JUnit XML.")
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Send calls that no upstream of a test answers to their hosts, and write the answers into `fixtures/`.",
+)
 @click.option("--watch", is_flag=True, help="Run again whenever a file changes.")
 @click.option(
     "--jobs",
@@ -54,6 +60,7 @@ def test(
     *,
     pattern: str | None,
     junit: Path | None,
+    record: bool,
     watch: bool,
     jobs: int | None,
     database: str | None,
@@ -61,12 +68,14 @@ def test(
     """Run the tests in `*.test.yaml` files: files, or all in folders (`definitions/`, or the current folder).
 
     Each test has a server, a memory and databases of its own. Waits take no time. Environment variables and
-    `.env` are not read: a test has the variables that it names.
+    `.env` are not read: a test has the variables that it names. With `--record` it has the environment's, too.
 
     Exit codes: 0 if all tests passed, 1 if a test failed or a file has errors, 2 if the command could not run.
     """
     command = _Command(paths or default_paths(), pattern, junit, jobs, database)
     try:
+        if record:
+            command.record()
         code = command.run()
         while watch:
             command.wait_for_change()
@@ -100,15 +109,12 @@ class _Command:
         """Run the tests once; return the exit code, None where there are none."""
         self._stamps = _stamps(self._folders)
         began = perf_counter()
-        suite = read_suite(self.paths)
-        self._folders |= set(suite.projects)
+        suite = self._read()
         if suite.failed:
             click.echo(write_text(sorted(suite.findings), suite.sources), nl=False)
             return FOUND
         if not suite.files:
             return None
-        if self._pattern is not None:
-            suite.select(self._pattern)
         results = self._results(suite)
         self._report.failures(results)
         self._report.notes(results)
@@ -116,6 +122,26 @@ class _Command:
         if self._junit is not None:
             write_junit(results, self._junit)
         return CLEAN if all(each.passed for each in results) else FOUND
+
+    def record(self) -> None:
+        """Run the tests with real upstreams, and write what these answer into fixtures."""
+        suite = self._read()
+        if suite.failed:
+            return  # which running tells
+        lines = 0
+        with open_session(suite, self._database) as session:
+            for line in fixtures.record(suite, session, os.environ):
+                lines += 1
+                click.echo(line)
+        if not lines:
+            click.echo("nothing to record: upstreams of the tests answer all calls")
+
+    def _read(self) -> Suite:
+        suite = read_suite(self.paths)
+        self._folders |= set(suite.projects)
+        if self._pattern is not None:
+            suite.select(self._pattern)
+        return suite
 
     def _results(self, suite: Suite) -> list[Result]:
         with open_session(suite, self._database) as session:
@@ -132,7 +158,7 @@ class _Command:
 
 
 def _stamps(folders: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """Return when files were changed, and their sizes; what is hidden is passed over."""
+    """Return when files were changed, and their sizes, without hidden ones."""
     found = {}
     for folder in folders:
         for parent, below, names in os.walk(folder):

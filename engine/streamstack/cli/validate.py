@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import gc
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from streamstack.language.project import (
     read_project,
     read_tests,
 )
+from streamstack.language.rewriting import apply
 
 
 @click.command(short_help="Check definitions for errors.")
@@ -171,7 +171,6 @@ async def _ask(checked: Checked) -> list[Diagnostic]:
         await databases.aclose()
 
 
-_BREAK: Final = re.compile(r"\r\n|\r|\n")
 #: Rounds, since a value can be read only once its quotes are there; checks of a round whose corrections don't all hold.
 _ROUNDS: Final = 10
 _CHECKS: Final = 200
@@ -226,20 +225,6 @@ def _weigh(found: list[Diagnostic]) -> Counter[str]:
     for each in found:
         weights[each.file] += 10_000 if each.severity == "error" else 1
     return weights
-
-
-def apply(text: str, replacements: Iterable[Replacement]) -> str:
-    """Return a text with its replacements written; of two that overlap, the first."""
-    offset = len(text) - len(text.removeprefix("\ufeff"))  # columns do not count it
-    starts = [offset, *(found.end() for found in _BREAK.finditer(text))]
-    pieces: list[str] = []
-    end = 0
-    for each in sorted(replacements, key=lambda one: (one.line, one.column, -one.end_line, -one.end_column)):
-        first, last = starts[each.line - 1] + each.column - 1, starts[each.end_line - 1] + each.end_column - 1
-        if first >= end:
-            pieces += (text[end:first], each.text)
-            end = last
-    return "".join([*pieces, text[end:]])
 
 
 #: What `patch` and `git apply` read where a file does not end with a line break.

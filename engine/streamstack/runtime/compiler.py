@@ -30,6 +30,7 @@ from streamstack.language.sql import assembled, statement_in
 from streamstack.language.values import MISSING, to_text
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
+from streamstack.runtime.probes import NONE, RUN, SKIPPED, Probes
 from streamstack.runtime.values import ENDLESS
 from streamstack.spec import Binds, Bound, Condition, Nesting, OneOf, StackOf, Type, Variable
 
@@ -96,7 +97,7 @@ NAMES = frozenset(
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
         *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
-        *("batch", "close", "length", "turn", "value"),
+        *("batch", "close", "length", "schedule", "value"),
     }
 )
 
@@ -112,8 +113,9 @@ def _asks_for_source(read: Read) -> bool:
 class Code:
     """Writes the Python of one definition."""
 
-    def __init__(self, title: str, *, notes_sending: bool = False) -> None:
+    def __init__(self, title: str, *, notes_sending: bool = False, probes: Probes | None = None) -> None:
         self.title = title
+        self._probes = probes
         self.notes_sending = notes_sending  # a step elsewhere asks when the last chunk left (delay)
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None
@@ -385,25 +387,25 @@ class Code:
         """After the call of a part: do what it asks for (break, continue, return)."""
         signals = self._part_signals
         if "break" in signals:
-            self.line(f"if {signal} is BREAK: {self._leave('break')}")
+            self.line(f"if {signal} is BREAK: {self._jump('break')}")
         if "continue" in signals:
-            self.line(f"if {signal} is CONTINUE: {self._leave('continue')}")
+            self.line(f"if {signal} is CONTINUE: {self._jump('continue')}")
         if "return" in signals:
             returned = f"return {signal}" if self._function.outlined else f"return {signal}.value"
             if self._function.outlined:
                 self._function.signals.add("return")
             self.line(f"if {signal} is not None: {returned}")
 
-    def _leave(self, how: str) -> str:
+    def _jump(self, how: str) -> str:
         """Return the statement for `break` or `continue` of the innermost loop of the definition."""
         if self._function.loops:
             return how
         self._function.signals.add(how)
         return f"return {how.upper()}"
 
-    def leave(self, how: str) -> None:
+    def jump(self, how: str) -> None:
         """Write `break` or `continue`."""
-        self.line(self._leave(how))
+        self.line(self._jump(how))
 
     def emit_return(self, source: str, *values: Value) -> None:
         """Write `return`: the value is what the present frame gives."""
@@ -436,10 +438,32 @@ class Code:
 
     def steps(self, block: Block) -> None:
         """Write the steps of a stack one after the other."""
+        if self._probes is not None:
+            self._probe(self._probes.branch_of(block))
         for node in block.nodes:
             outer, self.step = self.step, node.step
             write_step(self, node)
             self.step = outer
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether it is counted how often steps run."""
+        return self._probes is not None
+
+    def probe(self, node: Node, branch: str = "") -> None:
+        """Write that a step or one of its branches is reached, where that is counted."""
+        if self._probes is not None:
+            self._probe(self._probes.number(node, branch))
+
+    def probe_otherwise(self, node: Node) -> None:
+        """Write the `else` that counts how often none of a step's branches runs, where that is counted."""
+        if self._probes is not None:
+            with self.indented("else:"):
+                self.probe(node, NONE)
+
+    def _probe(self, number: int | None) -> None:
+        if self._probes is not None and number is not None:
+            self.line(f"{self.constant(self._probes.hits)}[{number}] += 1")
 
     def _declare(self, names: Iterable[str]) -> None:
         """Make names local to the function being written, without binding them."""
@@ -503,12 +527,16 @@ def write_step(code: Code, node: Node) -> None:
         _null_result(code, node)
         return
     if node.step.when is None:
+        code.probe(node)
         _write_retried(code, node)
         return
     with code.condition("if", code.source(node.step.when), node.step.when):
+        code.probe(node)
+        code.probe(node, RUN)
         _write_retried(code, node)
-    if node.step.result is not None:
+    if node.step.result is not None or code.has_probes:
         with code.indented("else:"):
+            code.probe(node, SKIPPED)
             _null_result(code, node)
 
 
@@ -616,16 +644,16 @@ def argument_source(code: Code, node: Node, declared: Type, argument: Any, param
     if isinstance(argument, Arguments):
         group = _form(declared, "parameters")
         entries = [
-            f"{code.literal(inner.python_name)}: {argument_source(code, node, inner.type, given, inner)}"
+            f"{code.literal(inner.python_name)}: {argument_source(code, node, inner.type, inner_argument, inner)}"
             for inner in group.parameters
-            if (given := argument.get(inner.name)) is not None
+            if (inner_argument := argument.get(inner.name)) is not None
         ]
         source = "{" + ", ".join(entries) + "}"
         return source if group.make is None else f"{code.constant(group.make)}({source})"
     return value_source(code, node, declared, argument, parameter)
 
 
-def values_given(node: Node, *names: str) -> tuple[Value, ...]:
+def values_among(node: Node, *names: str) -> tuple[Value, ...]:
     """Return the values among some parameters, for the line that computes them."""
     return tuple(value for name in names if (value := value_of(node, name)) is not None)
 

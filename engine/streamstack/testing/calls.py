@@ -89,7 +89,7 @@ def fits(match: Match, call: Call, *, with_body: bool = True) -> bool:
 def fits_url(pattern: str, url: URL) -> bool:
     """Tell whether a URL is one that a pattern means; `*` is any text. Without a query, any query will do."""
     address, asks, query = pattern.partition("?")
-    if "/" not in address.partition("://")[2]:
+    if "/" not in address.partition("://")[2] and not address.endswith("*"):
         address += "/"
     plain = url.with_query(None).with_fragment(None).with_user(None)
     if plain.explicit_port == URL.build(scheme=plain.scheme, host="h").port:

@@ -213,8 +213,9 @@ class _Conversation:
                 if leave is not None and len(answer.chunks) >= leave:
                     answer.left = True
                     return
-                if self._client.stop_after == len(answer.chunks) and part.kind == "chunk":
-                    await self._stop(session)
+                stops = self._client.stop_after == len(answer.chunks) and part.kind == "chunk"
+                if stops and not await self._stop(session):
+                    return
             if not piece:
                 answer.whole = True
                 break
@@ -227,16 +228,17 @@ class _Conversation:
         if response.status >= 400:
             answer.error = _problem(answer)
 
-    async def _stop(self, session: aiohttp.ClientSession) -> None:
-        """Stop the stream, as a client does with `DELETE /_streams/{id}`."""
+    async def _stop(self, session: aiohttp.ClientSession) -> bool:
+        """Stop the stream, as a client does with `DELETE /_streams/{id}`; return whether it could be stopped."""
         stream = self.answer.headers.get("X-Stream-Id")
         if stream is None:
             self.answer.failure = "the client can't stop this stream: its endpoint needs `streaming: {resume: ...}`"
-            return
+            return False
         headers = {name: value for name, value in self._headers.items() if name.lower() != "content-type"}
         async with session.delete(self._url.origin() / "_streams" / stream, headers=headers) as response:
             if response.status >= 400:
                 self.answer.failure = f"the client could not stop the stream: {await response.text()}"
+        return not self.answer.failure
 
     def _add(self, part: AnswerPart) -> None:
         answer = self.answer

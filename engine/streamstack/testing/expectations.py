@@ -223,9 +223,7 @@ class _Check:
         if expect.text is not None and (reason := differs(expect.text, answer.text)):
             diff = _line_diff(expect.text, answer.text) if isinstance(expect.text, str) else ()
             yield self._fail("text", "`text` differs" if diff else f"`text`: {reason}", diff)
-        if isinstance(expect.body, str):
-            yield from self._compare("body", expect.body, answer.body.decode("utf-8", "replace"))
-        else:
+        if expect.body != answer.body.decode("utf-8", "replace"):
             yield from self._compare("body", expect.body, answer.value())
         yield from self._compare("events", expect.events, answer.events)
 

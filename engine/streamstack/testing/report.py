@@ -22,7 +22,7 @@ _NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U00
 
 
 class Report:
-    """Writes on a console: plain text where it is no terminal."""
+    """Writes on a console: with colours only on a terminal."""
 
     def __init__(self, console: Console, progress: Console) -> None:
         self._console = console

@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -17,11 +17,10 @@ from typing import Any, Final
 from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.cases import Case
-from streamstack.language.project import display_name, find_root, find_tests, is_ignored, is_test, read_texts
-from streamstack.language.test_files import read_test_file
+from streamstack.language.cases import Case, CaseFile
+from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.testing.expectations import Failure, check, uncalled
-from streamstack.testing.runner import run_case
+from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 
 #: Tests that are worth a process of their own: it takes as long to start as some tests.
@@ -65,7 +64,7 @@ class Suite:
     tests: list[Test] = field(default_factory=list)
     findings: list[Diagnostic] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
-    files: int = 0
+    files: list[CaseFile] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -102,44 +101,31 @@ def read_suite(paths: Iterable[Path]) -> Suite:
     FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
+    files: dict[Path, list[Path]] = {}
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
-        project = suite.projects.get(root)
-        if project is None:
-            project = suite.projects[root] = TestProject.read(root)
-            suite.findings += [each for each in project.errors if each not in suite.findings]
-            suite.sources.update(project.checked.sources)
-        for file in _test_files(path, project):
-            _read_file(suite, project, file)
+        if root not in suite.projects:
+            suite.projects[root] = TestProject.read(root)
+        known = files.setdefault(root, [])
+        known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
+    for root, project in suite.projects.items():
+        read, findings, texts = read_tests(project.checked, files[root])
+        suite.findings += [*project.errors, *findings]
+        suite.sources |= {**project.checked.sources, **texts}
+        suite.files += read
+        suite.tests += [Test(display_name(file.path), project, case) for file in read for case in file.tests]
     return suite
 
 
-def _test_files(path: Path, project: TestProject) -> list[Path]:
+def _test_files(path: Path, checked: Checked) -> list[Path]:
     if path.is_dir():
-        checked = project.checked
-        settings = checked.settings.ignore
-        return [each for each in find_tests(path) if not is_ignored(each, checked.folder.parent, settings)]
+        return [each for each in find_tests(path) if not checked.ignores(each)]
     if is_test(path):
         return [path]
     beside = [path.with_name(f"{path.stem}.test{suffix}") for suffix in (".yaml", ".yml")]
     return [each for each in beside if each.is_file()]
-
-
-def _read_file(suite: Suite, project: TestProject, file: Path) -> None:
-    name = display_name(file)
-    if name in suite.sources:
-        return
-    text = read_texts([file], suite.findings).get(name)
-    if text is None:
-        return
-    suite.sources[name] = text
-    suite.files += 1
-    read, findings = read_test_file(file, name, text)
-    suite.findings += findings
-    if read is not None:
-        suite.tests += [Test(name, project, case) for case in read.tests]
 
 
 # ------------------------------------------------------------------------------------------ running
@@ -161,6 +147,13 @@ class Session:
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused)
+
+    def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
+        """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
+        if self._databases is None and self.address is not None:
+            self._databases = TestDatabases(self.address)
+        case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
+        return run_case(test.project, case, self._databases, self.folder, record=True)
 
     def close(self) -> None:
         """Drop the databases."""
@@ -223,9 +216,10 @@ def _run_on_processes(
         for _ in range(processes):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, [*workers, ours], tests, run, close), daemon=True)
-            process.start()
+            with _uninterrupted():
+                process.start()
+                workers[ours] = process
             theirs.close()
-            workers[ours] = process
             _assign(ours, waiting, assigned)
         while assigned:
             for ready in wait(list(assigned)):
@@ -248,6 +242,16 @@ def _run_on_processes(
             if process.is_alive():
                 process.kill()
                 process.join()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back, also from processes that are started meanwhile."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _assign(connection: Connection, waiting: Iterator[int], assigned: dict[Connection, int]) -> None:

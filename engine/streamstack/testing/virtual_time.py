@@ -69,7 +69,7 @@ class VirtualSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if self.outside:
-            # Round trips are no work that others hear of: they would be made for ever.
+            # Round trips don't count as work themselves, or each would lead to another one.
             self._worked |= self.outside > sum(not trip.done() for trip in self._trips)
             # Where it takes very long, it may wait for what needs time itself, such as the lock of a transaction.
             if (ready := super().select(self._patience)) or not self.outside:

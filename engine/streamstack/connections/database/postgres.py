@@ -137,7 +137,7 @@ class Session:
             forms = self._forms[statement] = Forms(statement)
         fitted = await forms.fitting(self.connection, values)
         self.touched = True
-        self.dirty = self.dirty or forms.leaves_settings
+        self.dirty = self.dirty or forms.changes_settings
         return fitted
 
     def sending(self, statement: Statement) -> _Sending:
@@ -429,7 +429,10 @@ class PostgresDatabase:
 
     async def connect(self) -> Connection:
         """Make a connection. Raises what asyncpg raises, and RunError ``database``."""
-        address = await self.address()
+        return await self.connect_to(await self.address())
+
+    async def connect_to(self, address: Mapping[str, Any]) -> Connection:
+        """Make a connection with some arguments of asyncpg's `connect`. Raises what asyncpg raises."""
         with clock.outside():
             connection: Connection = await asyncpg.connect(
                 **address,

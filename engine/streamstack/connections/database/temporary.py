@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +27,7 @@ from streamstack.connections.database import Databases
 from streamstack.connections.database.embedded import NAME, Embedded
 from streamstack.connections.database.pool import Connection, failure_of
 from streamstack.connections.database.postgres import PostgresDatabase, apply_setup
+from streamstack.connections.database.values import row_maker
 from streamstack.errors import RunError
 from streamstack.language.settings import Database as Settings
 
@@ -195,8 +196,14 @@ class TestDatabase(PostgresDatabase):
         self._setup = settings.setup
         self._source = source
         self._claimed: Future[str] | None = None
+        #: Leads the connections of the project another way.
+        self.relay: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = None
 
     async def address(self) -> Mapping[str, Any]:
+        address = await self._own_address()
+        return address if self.relay is None else await self.relay(address)
+
+    async def _own_address(self) -> Mapping[str, Any]:
         if self._claimed is None:
             self._claimed = self._source.claim(self._setup)
         with clock.outside():
@@ -211,7 +218,7 @@ class TestDatabase(PostgresDatabase):
     async def fill(self, sql: str, rows: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
         """Run SQL, then insert rows by table. Raises RunError ``database``."""
         try:
-            connection = await self.connect()
+            connection = await self.connect_to(await self._own_address())
             with clock.outside():
                 try:
                     if sql:
@@ -227,10 +234,11 @@ class TestDatabase(PostgresDatabase):
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows that a query gives. Raises RunError ``database``."""
         try:
-            connection = await self.connect()
+            connection = await self.connect_to(await self._own_address())
             with clock.outside():
                 try:
-                    return [dict(row) for row in await connection.fetch(sql)]
+                    prepared = await connection.prepare(sql)
+                    return list(map(row_maker(prepared.get_attributes()), await prepared.fetch()))
                 finally:
                     await connection.close()
         except Exception as error:

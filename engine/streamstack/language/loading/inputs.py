@@ -49,6 +49,11 @@ def read_inputs(node: Node | None, faults: Faults, what: str = "inputParameters"
     return _read_inputs(node, faults, what, 0)
 
 
+def read_input(name: str, mark: Mark, node: Node, faults: Faults) -> Input | None:
+    """Read one declaration. Faults are added; None for one that can't be read."""
+    return _read_input(name, mark, node, faults, 0)
+
+
 def _read_inputs(node: Node | None, faults: Faults, what: str, depth: int) -> tuple[Input, ...]:
     if node is None or is_null(node):
         return ()
@@ -465,6 +470,18 @@ def _every(inputs: tuple[Input, ...]) -> Iterator[Input]:
         yield from _every(each.properties or ())
         if each.items is not None:
             yield from _every((each.items,))
+
+
+def check_promises(declared: tuple[Input, ...], faults: Faults) -> None:
+    """Report what has no meaning for values that an endpoint sends."""
+    for each in _every(declared):
+        if TYPES[each.type].raw:
+            message = f"`{each.name}` is a {each.type}, which no chunk or response can hold"
+            faults.add("bad-constraint", each.mark, message, "write the type of the value as JSON, such as text")
+        for key, given in (("in", each.location), ("aliases", each.aliases), ("filters", each.filters)):
+            if given:
+                message = f"`{key}` of `{each.name}` applies to inputs, not to what an endpoint sends"
+                faults.add("bad-constraint", each.mark, message, "remove it")
 
 
 def check_streams(inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:
