@@ -123,7 +123,7 @@ class _Values:
 
 
 def _fits_input(value: Any) -> bool:
-    """Tell whether a value can be the default of an input: no variable, binding or secret, no integer beyond 64 bits."""
+    """Tell whether a value can be the default of an input: no variable, binding, secret or integer beyond 64 bits."""
     if isinstance(value, str):
         return not (VARIABLE.search(value) or "<<" in value or "<%" in value or _is_secret("", value))
     return not isinstance(value, int) or abs(value) < 1 << 63

@@ -601,11 +601,8 @@ class _Writer(yaml.SafeDumper):
 
 
 def _represent_text(writer: _Writer, text: str) -> yaml.ScalarNode:
-    if _INVISIBLE.search(text):
-        style = '"'
-    else:
-        plain = text[:1].isalnum() or text[:1] in "<\\/_"
-        style = "|" if "\n" in text else None if plain and resolve(text) == text else "'"
+    plain = resolve(text) == text and (text[:1].isalnum() or text[:1] in "<\\/_")
+    style = '"' if _INVISIBLE.search(text) else "|" if "\n" in text else None if plain else "'"
     return writer.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
