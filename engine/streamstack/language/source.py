@@ -543,9 +543,11 @@ class _Reader:
         """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
         top.key = Scalar("", mark)
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
-        told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
-        if told:
-            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told[0], "write a binding as <<name>>", told[1]))
+        described = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
+        if described:
+            self._drop(
+                top, make_diagnostic("yaml-quotes", top.mark, described[0], "write a binding as <<name>>", described[1])
+            )
             return
         if kind is events.AliasEvent:
             what = "An alias"
