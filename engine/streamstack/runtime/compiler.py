@@ -97,7 +97,7 @@ NAMES = frozenset(
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
         *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
-        *("batch", "close", "length", "turn", "value"),
+        *("batch", "close", "length", "schedule", "value"),
     }
 )
 
@@ -387,25 +387,25 @@ class Code:
         """After the call of a part: do what it asks for (break, continue, return)."""
         signals = self._part_signals
         if "break" in signals:
-            self.line(f"if {signal} is BREAK: {self._leave('break')}")
+            self.line(f"if {signal} is BREAK: {self._jump('break')}")
         if "continue" in signals:
-            self.line(f"if {signal} is CONTINUE: {self._leave('continue')}")
+            self.line(f"if {signal} is CONTINUE: {self._jump('continue')}")
         if "return" in signals:
             returned = f"return {signal}" if self._function.outlined else f"return {signal}.value"
             if self._function.outlined:
                 self._function.signals.add("return")
             self.line(f"if {signal} is not None: {returned}")
 
-    def _leave(self, how: str) -> str:
+    def _jump(self, how: str) -> str:
         """Return the statement for `break` or `continue` of the innermost loop of the definition."""
         if self._function.loops:
             return how
         self._function.signals.add(how)
         return f"return {how.upper()}"
 
-    def leave(self, how: str) -> None:
+    def jump(self, how: str) -> None:
         """Write `break` or `continue`."""
-        self.line(self._leave(how))
+        self.line(self._jump(how))
 
     def emit_return(self, source: str, *values: Value) -> None:
         """Write `return`: the value is what the present frame gives."""
@@ -644,16 +644,16 @@ def argument_source(code: Code, node: Node, declared: Type, argument: Any, param
     if isinstance(argument, Arguments):
         group = _form(declared, "parameters")
         entries = [
-            f"{code.literal(inner.python_name)}: {argument_source(code, node, inner.type, given, inner)}"
+            f"{code.literal(inner.python_name)}: {argument_source(code, node, inner.type, inner_argument, inner)}"
             for inner in group.parameters
-            if (given := argument.get(inner.name)) is not None
+            if (inner_argument := argument.get(inner.name)) is not None
         ]
         source = "{" + ", ".join(entries) + "}"
         return source if group.make is None else f"{code.constant(group.make)}({source})"
     return value_source(code, node, declared, argument, parameter)
 
 
-def values_given(node: Node, *names: str) -> tuple[Value, ...]:
+def values_among(node: Node, *names: str) -> tuple[Value, ...]:
     """Return the values among some parameters, for the line that computes them."""
     return tuple(value for name in names if (value := value_of(node, name)) is not None)
 
