@@ -5,7 +5,7 @@ import __future__
 
 import inspect
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, Final
@@ -153,7 +153,7 @@ PLANTED: Final[dict[str, Planted]] = {
     "a run goes on when its client has left":
         (service.Service, "answer", "if served.outlives and not answer.resumable", "if True", "relay", "goes on"),
     "branches go on when one has failed":
-        (concurrency, "stop", "task.cancel()\n    while", "pass\n    while", "both", "call 2 (two.example.org) goes on"),
+        (concurrency, "stop", "task.cancel()\n    while", "pass\n    while", "both", "call 2 (two.example.org) goes"),
     "`after` runs twice":
         (Run, "finish", "if not each.outcomes", "if len(each.outcomes) < 2", "relay", "`after` ran 2 times"),
     "`after` does not run":
@@ -217,14 +217,6 @@ def plant(patch: pytest.MonkeyPatch, owner: Any, name: str, before: str, after: 
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Mapping[str, Any]]:
-    """A database server, by the arguments of asyncpg's `connect`."""
-    started = TestServer()
-    yield started.start()
-    started.stop()
-
-
-@pytest.fixture(scope="module")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two projects with tests, the second one with a database."""
     folders = []
@@ -237,52 +229,54 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folders[0], folders[1]
 
 
-def sweep(projects: tuple[Path, Path], name: str, server: Mapping[str, Any], fault: str | None = None) -> Result:
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """What the tests run with."""
+    session = Session(tmp_path_factory.mktemp("session"), TestServer())
+    yield session
+    session.close()
+
+
+def sweep(projects: tuple[Path, Path], name: str, session: Session, fault: str | None = None) -> Result:
     """Sweep one test, with faults of the database where it has one."""
-    folder = projects[name in DATABASE_TESTS]
-    suite = read_suite([folder / "api.test.yaml"])
+    suite = read_suite([projects[name in DATABASE_TESTS] / "api.test.yaml"])
     assert not suite.failed, suite.findings
     (test,) = [each for each in suite.tests if each.case.name == name]
-    faults = {"database", "leave"} if name in DATABASE_TESTS else FAULTS
-    session = Session(folder, server if name in DATABASE_TESTS else None, faults=frozenset(faults), fault=fault)
-    try:
-        return session.run(test)
-    finally:
-        session.close()
+    session.faults = frozenset({"database", "leave"} if name in DATABASE_TESTS else FAULTS)
+    session.fault = fault
+    return session.run(test)
 
 
 @pytest.mark.parametrize("name", ["relay", "again", "both", "kept", "patient", "model", *DATABASE_TESTS])
-def test_an_engine_without_planted_faults_passes(
-    name: str, projects: tuple[Path, Path], server: Mapping[str, Any]
-) -> None:
+def test_an_engine_without_planted_faults_passes(name: str, projects: tuple[Path, Path], session: Session) -> None:
     """Nothing is found where nothing was planted, under any fault."""
-    result = sweep(projects, name, server)
+    result = sweep(projects, name, session)
     assert [each.message for each in result.failures] == []
     assert result.faults > 8
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_found(
-    name: str, projects: tuple[Path, Path], server: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+    name: str, projects: tuple[Path, Path], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sweep of a test that passes finds the fault, without an expectation."""
     owner, function, before, after, test, found = PLANTED[name]
     plant(monkeypatch, owner, function, before, after)
     # One fault is enough for what every loss of a database shows.
     only = "lose the database at statement 1" if test == "rows" else None
-    result = sweep(projects, test, server, only)
+    result = sweep(projects, test, session, only)
     assert result.faults
     assert any(found in each.message for each in result.failures), result.failures
 
 
 def test_a_failure_names_the_command_that_repeats_it(
-    projects: tuple[Path, Path], server: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+    projects: tuple[Path, Path], session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its fault, alone, leads to the same failure."""
     plant(monkeypatch, LiveSink, "fail", ERROR_END, "tail = None")
-    failure = sweep(projects, "relay", server).failures[-1]
+    failure = sweep(projects, "relay", session).failures[-1]
     (command,) = failure.diff
     *_, option, fault = shlex.split(command)
     assert option == "--fault"
-    again = sweep(projects, "relay", server, fault)
+    again = sweep(projects, "relay", session, fault)
     assert (again.failures, again.faults) == ((failure,), 1)

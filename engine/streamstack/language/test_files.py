@@ -870,8 +870,9 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
 
 def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
-    client, sql = values.get("client", CaseClient()), values.get("sql", "")
-    return Exchange(values["request"], client, expect or Expect(node.mark), sql)
+    # The SQL of a test that is its only request is the test's.
+    sql = "" if "name" in values else values.get("sql", "")
+    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark), sql)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

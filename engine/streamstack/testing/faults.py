@@ -102,7 +102,7 @@ class Sweep:
 def sweep(
     project: TestProject,
     case: Case,
-    databases: TestDatabases | None,
+    databases: TestDatabases,
     folder: Path,
     *,
     file: str,

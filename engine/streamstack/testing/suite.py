@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
-from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
 from streamstack.language.cases import FAULTS, Case, CaseFile
@@ -25,14 +21,10 @@ from streamstack.runtime.probes import Probes
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
 from streamstack.testing.faults import sweep
+from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
-
-#: Tests that are worth a process of their own: it takes as long to start as some tests.
-_PER_PROCESS: Final = 8
-#: Seconds for a process to end that was asked to.
-_END_WITHIN: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +87,6 @@ class Suite:
             for each in self.tests
             if any(wanted in text.casefold() for text in (each.case.name, each.file, *_paths(each.case)))
         ]
-
-    @property
-    def uses_database(self) -> bool:
-        """Whether any of its projects has a database that a test may use."""
-        projects = {id(each.project): each.project for each in self.tests}
-        return any(uses_of(each.checked.project, each.checked.settings.databases) for each in projects.values()) or any(
-            each.case.rows or each.case.sql for each in self.tests
-        )
 
     def coverage(self, results: Iterable[Result]) -> Coverage:
         """Return what tests have run of the definitions of their projects."""
@@ -175,21 +159,21 @@ class Session:
 
     Args:
         folder: A folder of their own.
-        address: The arguments of asyncpg's `connect` for a database server, where they need one.
+        server: The server of their databases.
         faults: The faults that passing tests are repeated with, beside those that they name themselves.
         fault: The name of the only fault that they are repeated with.
     """
 
     folder: Path
-    address: Any = None
+    server: TestServer
     faults: frozenset[str] = frozenset()
     fault: str | None = None
     _databases: TestDatabases | None = None
 
     def run(self, test: Test) -> Result:
         """Run a test, and compare."""
-        if self._databases is None and self.address is not None:
-            self._databases = TestDatabases(self.address)
+        if self._databases is None:
+            self._databases = TestDatabases(self.server)
         probes = test.project.probes
         if probes is not None:
             probes.take()
@@ -199,17 +183,15 @@ class Session:
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
         result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
-        return result if failures else self._sweep(test, result)
+        return result if failures else self._sweep(test, result, self._databases)
 
-    def _sweep(self, test: Test, result: Result) -> Result:
+    def _sweep(self, test: Test, result: Result, databases: TestDatabases) -> Result:
         """Repeat a test that passes with its faults."""
-        kinds = frozenset(FAULTS) if self.fault is not None else self.faults | test.case.faults
+        kinds = self.faults_of(test.case)
         if not kinds:
             return result
         began = perf_counter()
-        swept = sweep(
-            test.project, test.case, self._databases, self.folder, file=test.file, kinds=kinds, only=self.fault
-        )
+        swept = sweep(test.project, test.case, databases, self.folder, file=test.file, kinds=kinds, only=self.fault)
         failures = tuple(
             Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
             for each in swept.broken
@@ -217,17 +199,23 @@ class Session:
         seconds = result.seconds + perf_counter() - began
         return replace(result, failures=failures, faults=swept.count, seconds=seconds)
 
+    def faults_of(self, case: Case) -> frozenset[str]:
+        """Return the faults that a test is repeated with."""
+        return frozenset(FAULTS) if self.fault is not None else self.faults | case.faults
+
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
-        if self._databases is None and self.address is not None:
-            self._databases = TestDatabases(self.address)
+        if self._databases is None:
+            self._databases = TestDatabases(self.server)
         case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
         return run_case(test.project, case, self._databases, self.folder, record=True)
 
     def close(self) -> None:
-        """Drop the databases."""
-        if self._databases is not None:
-            self._databases.close()
+        """Drop the databases, and stop their server if this process has started it."""
+        databases, self._databases = self._databases, None
+        if databases is not None:
+            databases.close()
+        self.server.stop()
 
 
 @contextmanager
@@ -246,115 +234,26 @@ def open_session(
         EmbeddedError: The embedded database can't start.
     """
     folder = Path(tempfile.mkdtemp(prefix="streamstack-test-"))
-    server = None
+    settings = (each for test in suite.tests for each in test.project.checked.settings.databases.values())
+    server = TestServer(database, next((each.bin for each in settings if each.bin), None))
+    session = Session(folder, server, frozenset(faults), fault)
     try:
-        session = Session(folder, faults=frozenset(faults), fault=fault)
-        if database is not None:
-            session.address = {"dsn": database}
-        elif suite.uses_database:
-            programs = {each.bin for project in suite.projects.values() for each in _databases(project)}
-            server = TestServer(next((each for each in programs if each is not None), None))
-            session.address = server.start()
+        if any(test.project.may_use_database(test.case) for test in suite.tests):
+            session.server.start()  # before processes are forked, which share it
         yield session
     finally:
-        if server is not None:
-            server.stop()
+        session.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _databases(project: TestProject) -> Iterable[Any]:
-    return project.checked.settings.databases.values()
 
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
-    count = len(suite.tests)
-    sweeps = session.faults or session.fault or any(each.case.faults for each in suite.tests)
-    most = max(1, count // _PER_PROCESS) if jobs is None and not sweeps else count
-    processes = min(jobs or os.cpu_count() or 1, most)
-    if processes <= 1 or not hasattr(os, "fork"):
-        try:
-            yield from map(session.run, suite.tests)
-        finally:
-            session.close()
-        return
-    yield from _run_on_processes(suite.tests, session.run, session.close, processes)
-
-
-def _run_on_processes(
-    tests: Sequence[Test], run: Callable[[Test], Result], close: Callable[[], None], processes: int
-) -> Iterator[Result]:
-    """Run tests on processes that are forked, so that they share what was compiled."""
-    context = get_context("fork")
-    workers: dict[Connection, Any] = {}
-    assigned: dict[Connection, int] = {}
-    waiting = iter(range(len(tests)))
-    for test in tests:
-        test.project.edition(test.case.env) if not test.project.errors else None
-    try:
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, [*workers, ours], tests, run, close), daemon=True)
-            with _uninterrupted():
-                process.start()
-                workers[ours] = process
-            theirs.close()
-            _assign(ours, waiting, assigned)
-        while assigned:
-            for ready in wait(list(assigned)):
-                assert isinstance(ready, Connection)
-                index = assigned.pop(ready)
-                try:
-                    yield ready.recv()
-                except EOFError:
-                    test = tests[index]
-                    died = Failure(test.case.mark, "the process that ran this test died")
-                    yield Result(test.file, test.case.name, test.case.mark, 0.0, (died,))
-                    continue
-                _assign(ready, waiting, assigned)
-        for connection in workers:
-            connection.close()
-        for process in workers.values():
-            process.join(_END_WITHIN)
-    finally:
-        for process in workers.values():
-            if process.is_alive():
-                process.kill()
-                process.join()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back, also from processes that are started meanwhile."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _assign(connection: Connection, waiting: Iterator[int], assigned: dict[Connection, int]) -> None:
-    index = next(waiting, None)
-    if index is not None:
-        connection.send(index)
-        assigned[connection] = index
-
-
-def _work(
-    connection: Connection,
-    others: Sequence[Connection],
-    tests: Sequence[Test],
-    run: Callable[[Test], Result],
-    close: Callable[[], None],
-) -> None:
-    """Run the tests that are asked for, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    for each in others:
-        each.close()
-    try:
-        while True:
-            connection.send(run(tests[connection.recv()]))
-    except (EOFError, BrokenPipeError):
-        pass
-    finally:
-        close()
+    tests = suite.tests
+    if jobs is None and any(session.faults_of(each.case) for each in tests):
+        jobs = os.cpu_count()  # a sweep takes so long that each test is worth a process
+    for test in tests if processes_for(len(tests), jobs) > 1 else ():
+        test.project.edition(test.case.env) if not test.project.errors else None  # once, before processes are forked
+    for index, result in run_on_processes(tests, session.run, session.close, jobs):
+        test = tests[index]
+        died = (Failure(test.case.mark, "the process that ran this test died"),)
+        yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)
