@@ -57,6 +57,7 @@ LIBRARIES = {
     "yaml": ("streamstack.language.source",),
     "re2": ("streamstack.language.patterns",),
     "jinja2": (
+        "streamstack.language.analysis.emissions",
         "streamstack.language.analysis.evaluate",
         "streamstack.language.analysis.narrowing",
         "streamstack.language.expressions",

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from streamstack.cli import COMMANDS, main
 from streamstack.cli.init import TEMPLATES, project_files
+from tests.documents import read_page
 from tests.server.processes import serving
 
 ROOT = Path(__file__).parent.parent.parent
@@ -149,6 +150,13 @@ def test_unknown_template_lists_all() -> None:
     assert "'cat' is not one of 'chat', 'data', 'dashboard', 'webhook'" in result.stderr
 
 
+def test_tutorial_shows_the_file_that_is_written() -> None:
+    """The first page of the tutorial begins with the chat project."""
+    page = read_page(ROOT / "docs" / "tutorial" / "getting-started.md")
+    (block,) = [block for block in page.blocks if block.title == "definitions/chat.yaml"]
+    assert block.text + "\n" == project_files("chat")["definitions/chat.yaml"].decode()
+
+
 def test_wheel_has_the_templates(tmp_path: Path) -> None:
     """Dot files and tests too: an installed streamstack writes the same projects."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
@@ -172,3 +180,28 @@ def test_project_passes_its_tests(template: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from streamstack.cli import main; main()", "test"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif("test" not in COMMANDS, reason="`streamstack test` is not built yet")
+def test_tutorial_changes_and_tests_the_project(tmp_path: Path) -> None:
+    """A change of the endpoint fails two tests; with what the page says to expect, they pass again."""
+    run("init", tmp_path)
+    definitions = tmp_path / "definitions"
+    replace(definitions / "chat.yaml", "<< item.text >>", "<< item.text | upper >>")
+    result = run("test", definitions)
+    assert (result.exit_code, "2 tests passed, 2 failed" in result.stdout + result.stderr) == (1, True)
+    page = (ROOT / "docs" / "tutorial" / "getting-started.md").read_text("utf-8")
+    for old, new in (
+        ('"Hello" in value', '"HELLO" in value'),
+        ('chunks: [Good, {content: " morning!", at: 100ms}]', 'chunks: [GOOD, {content: " MORNING!", at: 100ms}]'),
+    ):
+        assert new in page
+        replace(definitions / "chat.test.yaml", old, new)
+    assert run("test", definitions).exit_code == 0
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Replace a part of a file, which is in it once."""
+    text = path.read_text("utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), "utf-8")

@@ -80,7 +80,7 @@ def test_failures_are_shown_as_a_difference(here: Path) -> None:
         (["api.test.yaml", "--jobs", "3"], 1, "1 test passed, 2 failed"),
         (["-k", "nothing"], 0, "0 tests passed in"),
         (["none"], 2, "none: no such file or folder"),
-        (["--database", "postgresql://nobody@127.0.0.1:1/x", "-k", "greets"], 1, "1 test passed, 1 failed"),
+        (["--database", "postgresql://app@127.0.0.1:1/x", "-k", "greets"], 1, "1 test passed, 1 failed"),
     ],
 )
 def test_tests_are_chosen(here: Path, arguments: list[str], code: int, output: str) -> None:

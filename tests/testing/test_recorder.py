@@ -184,7 +184,7 @@ async def test_websocket_is_recorded(tmp_path: Path) -> None:
 
 
 class Words(BaseHTTPRequestHandler):
-    """Sends events to a client that has the key."""
+    """Sends events to clients that have the key."""
 
     protocol_version = "HTTP/1.1"
 

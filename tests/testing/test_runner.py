@@ -280,7 +280,7 @@ functionStack:
 response: << item >>
 """
 SETUP = {
-    "streamstack.yaml": "databases: {main: {url: 'postgresql://nobody@db.invalid/production', setup: schema.sql}}\n",
+    "streamstack.yaml": "databases: {main: {url: 'postgresql://app@db.invalid/production', setup: schema.sql}}\n",
     "schema.sql": "CREATE TABLE items (id int GENERATED ALWAYS AS IDENTITY, name text, at date, tags jsonb);",
 }
 

@@ -144,10 +144,11 @@ def choose(paths: Iterable[Path]) -> dict[Path, Chosen]:
     Raises FileNotFoundError for a path that does not exist.
     """
     wanted: dict[Path, Chosen] = {}
-    for path in paths:
+    here = Path.cwd()
+    for path in {os.path.normpath(here / path): path for path in reversed([*paths])}.values():
         if not path.exists():
             raise FileNotFoundError(2, "no such file or folder", str(path))
-        chosen = wanted.setdefault(find_root(path), Chosen())
+        chosen = wanted.setdefault(Path(os.path.normpath(here / find_root(path))), Chosen())
         if path.is_dir():
             chosen.folders.append(path)
         elif is_test(path):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.formats import schemas
 from streamstack.formats.dialect import DialectBlock, DialectEncoder, fault_of
 from streamstack.formats.items import FIGURES
 from streamstack.formats.spec import Format
@@ -103,5 +104,6 @@ AI_SDK: Final = Format(
     carries=frozenset({"done.metadata"}),
     heartbeats=True,
     dialect=True,
+    schemas=schemas.AI_SDK,
     headers=(("X-Vercel-AI-UI-Message-Stream", "v1"),),
 )

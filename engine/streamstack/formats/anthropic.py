@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from streamstack.errors import RunError
+from streamstack.formats import schemas
 from streamstack.formats.dialect import DialectBlock, DialectEncoder, fault_of
 from streamstack.formats.spec import Format
 from streamstack.language.values import to_json
@@ -139,5 +140,6 @@ ANTHROPIC: Final = Format(
     allowed_types=("text/event-stream",),
     heartbeats=True,
     dialect=True,
+    schemas=schemas.ANTHROPIC,
     id_header=b"request-id",
 )

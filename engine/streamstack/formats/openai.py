@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from streamstack.errors import RunError
+from streamstack.formats import schemas
 from streamstack.formats.dialect import DialectBlock, DialectEncoder, fault_of
 from streamstack.formats.items import Item
 from streamstack.formats.spec import Format
@@ -146,5 +147,6 @@ OPENAI: Final = Format(
     allowed_types=("text/event-stream",),
     heartbeats=True,
     dialect=True,
+    schemas=schemas.OPENAI,
     id_header=b"x-request-id",
 )

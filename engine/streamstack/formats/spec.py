@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from streamstack.errors import RunError
+from streamstack.formats.schemas import FormatSchemas
 from streamstack.language.values import MISSING
 
 #: Event names that an encoder remembers; an author who uses more only has slower chunks.
@@ -153,6 +154,7 @@ class Format:
         dialect: it is a model provider's protocol: it carries text and the items of `llm.chat`, and reads the body.
         id_header: the response header that an SDK takes the request's id from.
         alias_of: the format that it is another media type of; `streaming.format` doesn't name it.
+        schemas: what a dialect sends and reads; None for the formats that carry any content.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Format:
     dialect: bool = False
     id_header: bytes = b""
     alias_of: str = ""
+    schemas: FormatSchemas | None = None
 
 
 def end_marker(content: Any, metadata: Any, summary: Mapping[str, Any]) -> Any:

@@ -58,9 +58,9 @@ MAX_EVENT_SIZE: Final = Parameter(
     "`http.maxEventSize` of the settings, 10MB.",
 )
 COUNTS: Final = (
-    Property("count", "Number of items read so far."),
-    Property("skipped", "Number of invalid chunks skipped; null before the stream opens."),
-    Property("finished", "Whether the stream has ended."),
+    Property("count", "Number of items read so far.", "integer"),
+    Property("skipped", "Number of invalid chunks skipped; null before the stream opens.", "integer~"),
+    Property("finished", "Whether the stream has ended.", "boolean"),
 )
 
 
@@ -115,8 +115,8 @@ _EFFECTS: Final = Effects(
     gives="stream",
     properties=(
         *COUNTS,
-        Property("bytes", "Number of bytes decoded so far, not counting those read ahead."),
-        Property("size", "Total number of bytes; null if unknown."),
+        Property("bytes", "Number of bytes decoded so far, not counting those read ahead.", "integer~"),
+        Property("size", "Total number of bytes; null if unknown.", "integer~"),
     ),
 )
 
@@ -128,7 +128,12 @@ _EFFECTS: Final = Effects(
     _CHARSET,
     ON_INVALID,
     MAX_EVENT_SIZE,
-    effects=replace(_EFFECTS, result="stream of ({...} | list)"),
+    effects=replace(
+        _EFFECTS,
+        result="stream of "
+        "({invalid: {number: integer, line: integer, text: text, message: text}~, ...} if onInvalid = give "
+        "else ({...} | list))",
+    ),
     examples=[
         Example(
             "records as objects, by the header",

@@ -229,9 +229,10 @@ _CONTRADICTIONS: Final = {
     effects=Effects(
         gives="stream",
         result="stream of (any if onInvalid = give else {event: text?, id: text?, data: expect, ...} if decode = sse "
-        "else any if decode = auto else any if decode = sseJson else expect)",
+        "else any if decode = auto else {event: text?, id: text?, data: any, ...} if decode = sseJson "
+        "else expect)",
         properties=(
-            Property("status", "Status of the response; null before it has arrived."),
+            Property("status", "Status of the response; null before it has arrived.", "integer~"),
             Property("headers", "Response headers, by lower-case name."),
             *COUNTS,
         ),

@@ -45,7 +45,7 @@ from streamstack.runtime.providers.provider import (
     Reply,
     Tool,
     merge,
-    told_error,
+    reported_error,
 )
 from streamstack.runtime.providers.simulator import answer, read_options
 from streamstack.runtime.run import Run
@@ -179,7 +179,7 @@ class ModelStream(Upstream):
         about = body[0] if isinstance(body, list) and body else body
         if not isinstance(about, Mapping) or not about.get("error"):
             return None
-        return self._detailed(told_error(self.host, about, about["error"]))
+        return self._detailed(reported_error(self.host, about, about["error"]))
 
     def _detailed(self, error: RunError) -> RunError:
         if error.code == "http-status":
@@ -254,14 +254,14 @@ _REDIRECTS: Final = 3
 
 
 #: The shapes of an item and of `message`. Which fields an item has depends on its type.
-_COUNTS: Final = ", ".join(f"{name}: integer" for name in FIGURES)
+_COUNTS: Final = ", ".join(f"{name}: integer~" for name in FIGURES)
 _ITEM: Final = (
-    "{type: text, text: text, id: text, name: text, arguments: any, index: integer, signature: text, redacted: text, "
-    f"{_COUNTS}, reason: text, providerReason: text}}"
+    "{type: text, text: text, id: text~, name: text~, arguments: any~, index: integer~, signature: text~, "
+    f"redacted: text~, {_COUNTS}, reason: text~, providerReason: text~}}"
 )
 _MESSAGE: Final = (
-    "{role: text, content: text, reasoning: text, finishReason: text, providerState: object, "
-    f"toolCalls: [{{id: text, name: text, arguments: any, signature: text}}], usage: {{{_COUNTS}}}}}"
+    "{role: text, content: text, reasoning: text~, finishReason: text~, providerState: object~, "
+    f"toolCalls: [{{id: text, name: text, arguments: any, signature: text~}}], usage: {{{_COUNTS}}}~}}"
 )
 
 
@@ -387,7 +387,7 @@ def _no_options(options: Any) -> tuple[str, str] | None:
                 "opens. What the provider needs back is in it too.",
                 _MESSAGE,
             ),
-            Property("status", "Status of the provider's response; null before it has arrived."),
+            Property("status", "Status of the provider's response; null before it has arrived.", "integer~"),
             Property("headers", "Response headers, by lower-case name."),
             *COUNTS,
         ),

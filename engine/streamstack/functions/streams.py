@@ -95,7 +95,7 @@ def interval(run: Run, every: float, limit: int | None = None) -> Stream:
     effects=Effects(
         gives="stream",
         result="stream of (value | do)",
-        properties=(Property("skipped", "Number of items skipped because of errors."),),
+        properties=(Property("skipped", "Number of items skipped because of errors.", "integer"),),
     ),
     examples=[
         Example(
@@ -379,7 +379,7 @@ _MOST = 10_000_000
         default=100_000,
     ),
     choices=(Choice(("size", "within"), required=False),),
-    effects=Effects(gives="stream", result="stream of {...}"),
+    effects=Effects(gives="stream", result="stream of {key?: by, ...compute}"),
     examples=[
         Example(
             "mean of the last three",
@@ -495,7 +495,11 @@ def window(  # noqa: PLR0913  (a window has that many parts)
         "Fail with the error `limit-reached` at the limit, or drop the key that was not updated for longest.",
         default="fail",
     ),
-    effects=Effects(gives="stream", result="stream of {first: boolean, changed: {...}, removed: [text], ...}"),
+    effects=Effects(
+        gives="stream",
+        result="stream of {key: key, first: boolean, removed: [text], "
+        "changed: {..., *: {value: any, previous: any, delta: number?, trend: text?}}}",
+    ),
     examples=[
         Example(
             "price changes",

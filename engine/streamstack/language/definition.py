@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -330,6 +330,26 @@ class Input:
     schema: JsonSchema | None = None
 
 
+#: Methods whose inputs are in the query, unless they say otherwise.
+IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE"})
+
+
+def place_of(declared: Input, method: str, route: Collection[str], *, whole: bool) -> str:
+    """Return where requests hold an input.
+
+    Args:
+        declared: The input.
+        method: The method of the requests.
+        route: The names of the path's parameters.
+        whole: Whether another input is the whole body.
+    """
+    if declared.location is not None:
+        return declared.location
+    if declared.name in route:
+        return "path"
+    return "query" if whole or method in IN_QUERY else "body"
+
+
 @fast_dataclass()
 class Way:
     """One way in: an authentication of the settings by its name, and the scopes it must give."""
@@ -415,6 +435,8 @@ class Endpoint:
     headers: tuple[tuple[str, Value], ...] = ()
     input_rules: InputRules = InputRules()
     response: Value | None = None
+    chunks: tuple[Input, ...] = ()  # what their content promises to be, by event name
+    response_schema: Input | None = None
     disabled: bool = False
     allow: frozenset[str] = frozenset()
     authentication: Authentication | None = None

@@ -255,6 +255,10 @@ _ERRORS: Final = {
         "A setting reads an environment variable that is not set.",
         'set the variable, or give a default: <<env.NAME | default("...")>>',
     ),
+    "wrong-chunk": (
+        "A chunk or a response does not have the type that the endpoint declares.",
+        "change the value, or the type under `chunks` or `responseSchema`",
+    ),
 }
 
 _WARNINGS: Final = {
@@ -321,6 +325,7 @@ _WARNINGS: Final = {
         "The steps of a `cache.use` never `return`, so null is cached.",
         "end its `do` with `- return: << ... >>`",
     ),
+    "unused-chunk": ("A type under `chunks` belongs to no chunk.", "correct the event name, or remove it"),
     "no-effect": ("A key has no effect in combination with other keys.", "remove it, or change the other keys"),
     "error-escapes-try": (
         "A stream created in a `try` is read outside it, where its errors are not caught.",

@@ -62,6 +62,7 @@ class PerItem:
     value: Value
     name: str
     parameter: str
+    entry: str | None = None  # the author's own key it stands under
 
 
 @fast_dataclass()
@@ -365,7 +366,7 @@ class _Sorter:
             return
         if form.per_item is not None:
             name = _bound_name(form.per_item, group, self.step)
-            self.node.per_item.append(PerItem(value, name, parameter))
+            self.node.per_item.append(PerItem(value, name, parameter, entry))
         else:
             kind = form.kind if isinstance(form, Bound) else None
             self.node.uses.append(Use(value, kind, parameter, entry, form, field))

@@ -326,6 +326,17 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         Field("cache", Custom({}), "Not supported yet."),
         Field("inputParameters", _INPUTS, "Inputs by name."),
         Field("inputs", group_of(InputRules), "How strictly inputs are checked."),
+        Field(
+            "chunks",
+            _INPUTS,
+            "Types of the chunks' content by event name, declared as inputs are; `message` is for chunks without one, "
+            "`*` for names that are made at run time. `validate` checks each chunk, and the OpenAPI document has them.",
+        ),
+        Field(
+            "responseSchema",
+            Custom({"allOf": [{"$ref": "#/definitions/input"}]}, "declaration"),
+            "Type of the response of a json endpoint, declared as inputs are.",
+        ),
         Field("unknownInputs", Constant(choices=("refuse", "ignore")), "Short for `inputs: {unknown: ...}`."),
         Field("functionStack", _STACK, "Steps that run for each request.", required=True),
         Field("response", Bound(), "Response of a json endpoint. Default: the value of `return`."),

@@ -25,6 +25,7 @@ from streamstack.language.analysis.checks import (
     suppress,
 )
 from streamstack.language.analysis.names import check_calls, check_configured
+from streamstack.language.analysis.promises import check_declared
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
 from streamstack.language.cases import CaseFile
 from streamstack.language.definition import (
@@ -180,6 +181,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        if entry.reading.whole:
+            found += check_declared(definition, around.functions, around.callees.results)
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

@@ -6,7 +6,7 @@ function is a choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
 from streamstack.language import keys
@@ -15,6 +15,7 @@ from streamstack.language.kinds import FACTS, Kind
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
 from streamstack.language.settings import LATER, SETTINGS
+from streamstack.language.shapes import ANY, Shape
 from streamstack.language.test_files import TESTS
 from streamstack.language.values import MISSING
 from streamstack.spec import (
@@ -404,3 +405,75 @@ def _or_null(schema: Schema) -> Schema:
     if "enum" in schema:
         schema["enum"] = [*schema["enum"], None]
     return schema
+
+
+# --------------------------------------------------------------------- schemas of what endpoints send
+
+#: How the kinds of values are written in JSON.
+_KINDS: Final[dict[str, Schema]] = {
+    "boolean": {"type": "boolean"},
+    "integer": {"type": "integer"},
+    "decimal": {"type": "number"},
+    "text": {"type": "string"},
+    "timestamp": {"type": "string", "format": "date-time"},
+    "date": {"type": "string", "format": "date"},
+    "bytes": {"type": "string", "contentEncoding": "base64"},
+    "list": {"type": "array"},
+    "object": {"type": "object"},
+}
+
+
+def shape_schema(shape: Shape) -> Schema:
+    """Return the schema of the JSON of a value, as far as its shape is known."""
+    if shape.kinds is None:
+        return {}
+    found: list[Schema] = []
+    for kind in sorted(shape.kinds & _KINDS.keys()):
+        schema = dict(_KINDS[kind])
+        if kind == "list" and shape.items is not None:
+            schema["items"] = shape_schema(shape.items)
+        elif kind == "object":
+            schema |= _record_schema(shape)
+        elif kind == "text":
+            schema |= keys.TYPES[shape.title].schema if shape.title in keys.TYPES else {}
+        found.append(schema)
+    types = [each["type"] for each in found]
+    if "number" in types and "integer" in types:
+        found = [each for each in found if each["type"] != "integer"]
+    strings = [each for each in found if each["type"] == "string"]
+    if len(strings) > 1:
+        found = [each for each in found if each["type"] != "string"] + [{"type": "string"}]
+    if shape.null or shape.loose:
+        found.append({"type": "null"})
+    names = [each["type"] for each in found]
+    merged = {key: value for each in found for key, value in each.items()}
+    return merged | {"type": names[0] if len(names) == 1 else names} if names else {}
+
+
+def _record_schema(shape: Shape) -> Schema:
+    if shape.fields is None:
+        return {}
+    schema: Schema = {}
+    if shape.fields:
+        schema["properties"] = {name: shape_schema(each) for name, each in shape.fields.items()}
+    if required := [name for name, each in shape.fields.items() if not (each.absent or each.loose)]:
+        schema["required"] = required
+    if shape.rest is None:
+        schema["additionalProperties"] = False
+    elif shape.rest.kinds is not None:
+        schema["additionalProperties"] = shape_schema(shape.rest)
+    return schema
+
+
+def unknown_parts(shape: Shape, path: str = "") -> Iterator[str]:
+    """Yield the parts of a value that have no known type, as paths within it."""
+    if shape.kinds is None:
+        yield path
+        return
+    if "list" in shape.kinds and shape.constant != []:
+        yield from unknown_parts(shape.items or ANY, f"{path}[]")
+    if "object" in shape.kinds:
+        if not shape.fields and shape.constant is MISSING and (shape.rest is None or shape.rest.kinds is None):
+            yield f"{path}.*".removeprefix(".")
+        for name, each in (shape.fields or {}).items():
+            yield from unknown_parts(each, f"{path}.{name}" if path else name)

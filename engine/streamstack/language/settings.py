@@ -142,6 +142,26 @@ def _check_metrics(reader: SettingsReader, node: Mapping, values: dict[str, Any]
     return True
 
 
+def _base_url(value: Any) -> str:
+    text = value.rstrip("/") if isinstance(value, str) else ""
+    if value != "/" and not re.match(r"https?://[^/]|/[^/]", text):
+        raise ValueError("must be a URL such as https://api.example.org, or a path such as /v1")
+    return text or "/"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenApi:
+    """The OpenAPI document. ``serve`` is None where it is served with `--dev`, to this machine, only."""
+
+    serve: bool | None = setting(
+        _FLAG, "Serve the document at `/_openapi.json`. Default: only with `--dev`, and only to this machine.", None
+    )
+    title: str = setting(Constant(Kind.PROSE), "Title of the API.", "API")
+    version: str = setting(Constant(Kind.PROSE), "Version of the API.", "1.0.0")
+    description: str | None = setting(Constant(Kind.PROSE), "Description of the API, in Markdown.", None)
+    url: str = setting(Constant(Kind.PROSE, parse=_base_url), "Base URL of the API, as clients see it.", "/")
+
+
 def _file(reader: SettingsReader, node: Node, name: str) -> Any:
     text = reader.constant(Constant(), node, name)
     return MISSING if text is MISSING else reader.folder / text
@@ -219,6 +239,9 @@ class Server:
         group_of(Cors, short="origins", switch="off", check=_check_cors),
         "CORS: allowed origins, or a mapping. `false` disables it.",
         None,
+    )
+    openapi: OpenApi = setting(
+        group_of(OpenApi, short="serve"), "The OpenAPI document: whether it is served, or a mapping.", factory=OpenApi
     )
     tls: Tls | None = setting(group_of(Tls), "HTTPS: the certificate and its private key.", None)
 

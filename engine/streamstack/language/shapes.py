@@ -6,11 +6,14 @@ an object has. `ANY` is the unknown shape, such as that of a body or a row. The 
     text, integer, decimal, number, boolean, timestamp, date, bytes, file, null, object, list, any
     T | T           one of several
     T?              T, or null
+    T~              T; it may be null or missing, which is not worth a finding
     [T]             a list of T
     stream of T     a stream of T
     {a: T, b: T}    an object with these fields and no others
     {a: T, ...}     an object that has these fields, and perhaps others
     {..., * : T}    an object whose other fields are T
+    {a?: NAME}      an object that has this field where the parameter is given
+    {...NAME}       an object with what a parameter computes, such as the figures of a window
     items of NAME   what the list or stream in a parameter holds
     NAME            the shape of a parameter's value; `it` is what a filter is applied to
     T if NAME = word else T    depends on the constant of a parameter; (T) as usual
@@ -54,6 +57,7 @@ class Shape:
         title: How messages call what has the fields, where its path alone does not say it.
         tells: A condition that the value stands for.
         unless: A condition under which it is not null.
+        loose: Whether it may be null or missing without a finding: schemas alone tell.
     """
 
     kinds: frozenset[str] | None = None
@@ -69,6 +73,7 @@ class Shape:
     title: str = ""
     tells: Any = None
     unless: Any = None
+    loose: bool = False
 
     @property
     def is_null(self) -> bool:
@@ -79,8 +84,8 @@ class Shape:
     def sure(self) -> Shape:
         """What it is where it is not null."""
         if not self.null:
-            return self
-        return ANY if self.is_null else replace(self, null="", absent=False, unless=None)
+            return replace(self, loose=False) if self.loose else self
+        return ANY if self.is_null else replace(self, null="", absent=False, unless=None, loose=False)
 
     def may_be(self, kinds: Collection[str]) -> bool:
         """Tell whether it can have one of some kinds."""
@@ -161,7 +166,8 @@ def _join(one: Shape, other: Shape, depth: int = 0) -> Shape:
         unless = other.unless
     if one.is_null or other.is_null:
         held = other if one.is_null else one
-        return replace(held, null=null, absent=one.absent or other.absent, unless=unless, constant=MISSING, tells=None)
+        absent, loose = one.absent or other.absent, one.loose or other.loose
+        return replace(held, null=null, absent=absent, unless=unless, constant=MISSING, tells=None, loose=loose)
     inner = [each.items for each in (one, other) if each.items is not None]
     # An empty list says nothing of the items that the other holds.
     bare = [
@@ -184,6 +190,7 @@ def _join(one: Shape, other: Shape, depth: int = 0) -> Shape:
         one.title if one.title == other.title else "",
         one.tells if one.tells == other.tells else None,
         unless,
+        one.loose or other.loose,
     )
 
 
@@ -371,6 +378,9 @@ class _Parser:
         if self._next == "?":
             self._take()
             shape = (shape or ANY).or_null(self._why)
+        elif self._next == "~":
+            self._take()
+            shape = replace(shape or ANY, loose=True)
         return shape
 
     def _primary(self) -> Shape | None:
@@ -403,15 +413,24 @@ class _Parser:
         rest: Shape | None = None
         while self._next != "}":
             name = self._take()
-            if name == "...":
+            if name == "..." and self._next.isidentifier():
+                given = self._given(self._take())
+                if given is None or given.fields is None:
+                    rest = rest or ANY
+                else:
+                    fields.update(given.fields)
+            elif name == "...":
                 rest = rest or ANY
             else:
+                optional = self._next == "?"
+                if optional:
+                    self._take()
                 self._take(":")
-                shape = self._type() or ANY
+                shape = self._type()
                 if name == "*":
-                    rest = shape
-                else:
-                    fields[name] = shape
+                    rest = shape or ANY
+                elif shape is not None or not optional:
+                    fields[name] = shape or ANY
             if self._next != "}":
                 self._take(",")
         self._take("}")

@@ -1,4 +1,4 @@
-"""Read YAML text into nodes; the only module that imports PyYAML."""
+"""Read YAML text into nodes, and write YAML; the only module that imports PyYAML."""
 
 from __future__ import annotations
 
@@ -581,3 +581,48 @@ def _height(node: Node) -> int:
         return 0
     inner = node.items if isinstance(node, Sequence) else [value for _, value in node.items]
     return 1 + max(map(_height, inner), default=0)
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+#: Characters of a mapping or list that is written in one line.
+_FLOW_WIDTH: Final = 90
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes data as authors lay it out: short values in one line, lists indented."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002
+        super().increase_indent(flow, False)
+
+
+def _represent_text(writer: _Writer, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None if resolve(text) == text else "'"
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+def _represent_mapping(writer: _Writer, mapping: dict[str, Any]) -> yaml.MappingNode:
+    flow = len(mapping) != 1 and _is_short(mapping)
+    return writer.represent_mapping("tag:yaml.org,2002:map", mapping.items(), flow)
+
+
+def _represent_list(writer: _Writer, items: list[Any]) -> yaml.SequenceNode:
+    return writer.represent_sequence("tag:yaml.org,2002:seq", items, _is_short(items))
+
+
+def _is_short(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    if any(isinstance(each, str) and "\n" in each for each in inner):
+        return False
+    return not any(isinstance(each, (dict, list)) and each for each in inner) and len(str(value)) <= _FLOW_WIDTH
+
+
+_Writer.add_representer(str, _represent_text)
+_Writer.add_representer(dict, _represent_mapping)
+_Writer.add_representer(list, _represent_list)
+
+
+def write(value: Any) -> str:
+    """Return data as YAML that `read` reads."""
+    text: str = yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
+    return text

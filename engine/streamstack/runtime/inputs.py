@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from streamstack.language.definition import STRICT, Input, InputRules
+from streamstack.language.definition import IN_QUERY, STRICT, Input, InputRules, place_of
 from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import (
     CALL_RULES,
@@ -55,7 +55,6 @@ Form = dict[str, list[Any]]
 #: A body: none, JSON, a form, a text, or a file.
 Body = JsonText | Form | str | File | None
 
-_IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE"})
 _PLACES: Final = ("path", "query", "header", "cookie")
 
 
@@ -79,13 +78,13 @@ class Checker:
         self._call = build_object(inputs, CALL_RULES, call=True, result_type=Inputs)
         self._layouts: dict[tuple[str, ...], Layout] = {}
 
-    def check(self, given: Mapping[str, Any]) -> Inputs:
+    def check(self, values: Mapping[str, Any]) -> Inputs:
         """Check the values that one stack gives to another.
 
         Raises RunError ``invalid-input`` naming every fault.
         """
         faults = InputFaults(exact=True)
-        result: Inputs = self._call(given, faults)
+        result: Inputs = self._call(values, faults)
         if faults.found:
             raise invalid(details_of("input", faults))
         result.filled = faults.filled
@@ -120,7 +119,7 @@ class Layout:
         wholes = [each for each in inputs if each.location == "wholeBody"]
         self.whole = wholes[0] if wholes else None
         taken = bool(wholes or streams)
-        places = {each.name: _place(each, method, route, whole=taken) for each in inputs}
+        places = {each.name: place_of(each, method, route, whole=taken) for each in inputs}
         in_body = tuple(each for each in inputs if places[each.name] == "body")
         if self.whole is not None and (len(wholes) > 1 or in_body):
             other = (*wholes[1:], *in_body)[0]
@@ -143,7 +142,7 @@ class Layout:
         }
         self.declares_body = bool(in_body or wholes)
         self.takes_body = self.declares_body or (
-            rules.unknown == "refuse" and method not in _IN_QUERY and self.stream is None
+            rules.unknown == "refuse" and method not in IN_QUERY and self.stream is None
         )
         if self.whole is not None:
             self._body = _build_whole(self.whole, rules)
@@ -190,14 +189,6 @@ class Layout:
             raise invalid(details)
         result.filled, result.path = filled, self.path
         return result
-
-
-def _place(declared: Input, method: str, route: frozenset[str], *, whole: bool) -> str:
-    if declared.location is not None:
-        return declared.location
-    if declared.name in route:
-        return "path"
-    return "query" if whole or method in _IN_QUERY else "body"
 
 
 def _merge(order: tuple[str, ...], first: Inputs, second: Inputs) -> Inputs:

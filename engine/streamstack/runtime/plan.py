@@ -9,33 +9,22 @@ from typing import Any, TypeVar
 from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language import kinds
+from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Value
-from streamstack.language.graph import Graph, Node, constant
+from streamstack.language.graph import Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
 from streamstack.runtime.probes import Probes
-from streamstack.runtime.run import Run, Sink, enter_call, leave_call
+from streamstack.runtime.run import Run, Sink, begin_call, end_call
 
 T = TypeVar("T")
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is not a binding.
-Asked = tuple[Rate | None, Any, int | None]
-
-
-@dataclass(frozen=True, slots=True)
-class CompiledShapes:
-    """Which events carry `{"content", "metadata"}`: those of a name where any step of that name gives metadata."""
-
-    names: frozenset[str | None]
-    every: bool  # a step whose event is a binding gives metadata
-
-    def has_metadata(self, event: str | None) -> bool:
-        """Whether the events of this name have the shape with metadata."""
-        return self.every or event in self.names
+LimitValues = tuple[Rate | None, Any, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +33,14 @@ class Plan:
 
     endpoint: Endpoint
     checker: Checker
-    shapes: CompiledShapes
+    shapes: MetadataEvents
     reads_body: bool
     source: str
     #: The stack as a plain function, where nothing in it ever waits. What it raises has no place yet (`located`).
     at_once: Callable[[Run, dict[str, Any]], Any] | None
     _stack: Callable[..., Any]
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
-    _limits: tuple[Callable[[Run, dict[str, Any]], Asked], ...] = ()
+    _limits: tuple[Callable[[Run, dict[str, Any]], LimitValues], ...] = ()
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -70,7 +59,7 @@ class Plan:
         """Return the endpoint's own response headers."""
         return _placed(self._headers, run, inputs)
 
-    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> Asked:
+    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> LimitValues:
         """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
         return _placed(self._limits[index], run, inputs)
 
@@ -93,21 +82,21 @@ class Callee:
     source: str
     _stack: Start
 
-    async def call(self, run: Run, given: Mapping[str, Any], sink: Sink) -> Any:
+    async def call(self, run: Run, arguments: Mapping[str, Any], sink: Sink) -> Any:
         """Check the inputs and run the stack; return what it returns.
 
         Raises RunError ``template`` for inputs that don't fit: the caller is the definition, not the client.
         """
         try:
-            values = self.checker.check(given)
+            values = self.checker.check(arguments)
         except RunError as error:
             message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
             raise RunError("template", message, details=error.details, parameter="with") from None
-        enter_call()
+        begin_call()
         try:
             return await self._stack(run, values, sink)
         finally:
-            leave_call()
+            end_call()
 
 
 def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
@@ -150,13 +139,13 @@ def _plan(
     graphs: Mapping[str, Graph],
     probes: Probes | None,
 ) -> Plan:
-    nodes = _reachable(graph, graphs)
+    nodes = reachable(graph, graphs)
     code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.input_rules),
-        shapes=_shapes(nodes),
+        shapes=metadata_events(nodes),
         reads_body=_reads_body(endpoint, nodes),
         source=code.text,
         at_once=None if code.waits("stack") else compiled["stack"],
@@ -204,7 +193,7 @@ def listing(definition: Definition, project: Project) -> str:
     """Return the Python that a definition becomes, for reading: with the place of each step beside its lines."""
     graph = Graph(definition)
     graphs = {name: Graph(each) for name, each in project.functions.items()}
-    delayed = any(map(_delays, _reachable(graph, graphs)))
+    delayed = any(map(_delays, reachable(graph, graphs)))
     return _written(graph, {}, notes_sending=delayed).listing()
 
 
@@ -253,33 +242,6 @@ _FIXED: Mapping[str, Any] = {
     "run_object": run_object,
     "loop_object": loop_object,
 }
-
-
-def _reachable(graph: Graph, functions: Mapping[str, Graph]) -> list[Node]:
-    """Return every step that a run may reach, through the functions it calls; in these by their graphs."""
-    found: list[Node] = []
-    waiting, met = [graph], set[str]()
-    while waiting:
-        nodes = waiting.pop().nodes
-        found += nodes
-        for node in nodes:
-            if node.step.function.name == "call":
-                name = constant(node.arguments.get("function"))
-                new = (functions.keys() if name is MISSING else {name} & functions.keys()) - met
-                met |= new
-                waiting += [functions[each] for each in new]
-    return found
-
-
-def _shapes(nodes: Iterable[Node]) -> CompiledShapes:
-    names: set[str | None] = set()
-    every = False
-    for node in nodes:
-        if node.step.function.name == "stream" and node.arguments.get("metadata") is not None:
-            event = constant(node.arguments.get("event"), None)
-            every = every or event is MISSING
-            names.add(None if event is MISSING else event)
-    return CompiledShapes(frozenset(names), every)
 
 
 def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:

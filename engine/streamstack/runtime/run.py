@@ -292,7 +292,7 @@ class Run:
 _depth: ContextVar[int] = ContextVar("depth", default=0)
 
 
-def enter_call() -> None:
+def begin_call() -> None:
     """Enter a call of a function.
 
     Raises RunError ``limit-reached`` where functions call one another too deeply.
@@ -303,6 +303,6 @@ def enter_call() -> None:
     _depth.set(depth + 1)
 
 
-def leave_call() -> None:
+def end_call() -> None:
     """Leave a call of a function, in the task that entered it."""
     _depth.set(_depth.get() - 1)

@@ -22,6 +22,7 @@ from streamstack.language.definition import Project
 from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
 from streamstack.runtime.plan import compile_project
+from streamstack.server.api_document import ApiDocument
 from streamstack.server.connection import HEADERS, LINE_SIZE, HttpServer
 from streamstack.server.context import make_context, prepare_databases
 from streamstack.server.endpoints import UnservableError, make_cors, make_endpoints
@@ -72,6 +73,7 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
         metrics=WorkerMetrics(SharedCounters(edition.endpoints)) if access.possible else None,
         request_log=RequestLog(text=log_settings.is_text(sys.stderr)) if log_settings.access else None,
         max_memory=settings.max_memory,
+        api=ApiDocument(checked, dev=dev),
     )
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
@@ -210,7 +212,8 @@ def serving_locally(checked: Checked, environment: Mapping[str, str], *, dev: bo
     settings = checked.settings
     endpoints = make_endpoints(compile_project(checked.project), settings, dev=dev)
     context = make_context(checked, environment, dev=dev, joins=True)
-    service = Service(endpoints, context=context, cors=make_cors(settings.server.cors))
+    api = ApiDocument(checked, dev=dev)
+    service = Service(endpoints, context=context, cors=make_cors(settings.server.cors), api=api)
     serving = _Serving(service, checked.project)
     thread = threading.Thread(target=serving.run, name="streamstack", daemon=True)
     thread.start()

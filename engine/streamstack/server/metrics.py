@@ -280,7 +280,7 @@ class MetricsAccess:
 
     def admits(self, request: Request) -> bool:
         """Tell whether this request may read them."""
-        if self._open or (self._dev and _is_local(request)):
+        if self._open or (self._dev and is_local(request)):
             return True
         if self._token is None:
             return False
@@ -289,7 +289,7 @@ class MetricsAccess:
         return hmac.compare_digest(received, self._token) and scheme.lower() == "bearer"
 
 
-def _is_local(request: Request) -> bool:
+def is_local(request: Request) -> bool:
     """Tell whether a request comes from this machine, and was not forwarded by a proxy."""
     if any(name in request.headers for name in _FORWARDED):
         return False

@@ -39,7 +39,7 @@ _SETTLED: Final = 0.05
 _MOST_CHECKS: Final = 20
 #: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
 _OPENED: Final = ("server", "databases", "state", "http", "log")
-_PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header")
+_PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header", "openapi")
 #: What functions keep in memory, by the beginnings of their names.
 _IN_MEMORY: Final = {"cache.": "cached values", "counter.": "counters", "rateLimit": "rate limits"}
 

@@ -17,6 +17,7 @@ from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
 from streamstack.language.findings import write_text
 from streamstack.runtime.run import Context
+from streamstack.server.api_document import ApiDocument
 from streamstack.server.connection import HttpServer
 from streamstack.server.context import (
     AuthenticationError,
@@ -235,6 +236,7 @@ class ServeOptions:
             metrics=WorkerMetrics(counters, slot) if access.possible else None,
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
             max_memory=server.max_memory,
+            api=ApiDocument(self.edition.checked, dev=self.dev),
         )
 
 
@@ -358,7 +360,8 @@ async def reload(
     counters.register_titles(titles)
     counters.register(edition.endpoints)
     cors = make_cors(edition.checked.settings.server.cors)
-    service.replace(edition.endpoints, edition.context(service.context), cors)
+    api = ApiDocument(edition.checked, dev=task.dev)
+    service.replace(edition.endpoints, edition.context(service.context), cors, api)
     keep_out_of_collections()
     return edition
 

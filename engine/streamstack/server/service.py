@@ -17,6 +17,7 @@ from streamstack.language.masking import masked
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.server.access import RateLimitTicket
+from streamstack.server.api_document import ApiDocument
 from streamstack.server.bodies import broken_off
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
@@ -64,7 +65,7 @@ ABORT_TIMEOUT = 2.0
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
-_OWN = ("/_health", "/_ready", "/_metrics")
+_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json")
 #: Seconds between looks at what runs have sent so far.
 _SAMPLE_INTERVAL = 1.0
 #: Refused origins that are logged, and characters of each.
@@ -87,7 +88,9 @@ class Service:
         metrics: WorkerMetrics | None = None,
         request_log: RequestLog | None = None,
         max_memory: int = MAX_MEMORY,
+        api: ApiDocument | None = None,
     ) -> None:
+        self.api = api or ApiDocument()
         self.context = context or Context()
         self.cors = cors or CorsHeaders()
         self.access = access or MetricsAccess(None, dev=False)
@@ -116,9 +119,14 @@ class Service:
         self.replace(endpoints)
 
     def replace(
-        self, endpoints: Iterable[EndpointHandler], context: Context | None = None, cors: CorsHeaders | None = None
+        self,
+        endpoints: Iterable[EndpointHandler],
+        context: Context | None = None,
+        cors: CorsHeaders | None = None,
+        api: ApiDocument | None = None,
     ) -> None:
         """Serve these endpoints from the next request on, in another context; running ones end on the old."""
+        self.api = api or self.api
         self.context = context or self.context
         self.cors = cors or self.cors
         self._endpoints = list(endpoints)
@@ -341,10 +349,14 @@ class Service:
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
             return self._refuse_metrics(request)
+        if path == "/_openapi.json" and not self.api.admits(request):
+            return self._answer_unfound(request, path)
         if request.method not in {"GET", "HEAD"}:
             return self._wrong_method(request, ["GET", "HEAD"])
         if path == "/_metrics":
             return self._answer_metrics(request)
+        if path == "/_openapi.json":
+            return send(request, 200, JSON + self._cors_lines(request), self.api.data)
         if path == "/_ready" and not self.ready:
             return send(request, 503, JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, JSON, b'{"status":"ok"}')

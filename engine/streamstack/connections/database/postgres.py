@@ -137,7 +137,7 @@ class Session:
             forms = self._forms[statement] = Forms(statement)
         fitted = await forms.fitting(self.connection, values)
         self.touched = True
-        self.dirty = self.dirty or forms.leaves_settings
+        self.dirty = self.dirty or forms.changes_settings
         return fitted
 
     def sending(self, statement: Statement) -> _Sending:

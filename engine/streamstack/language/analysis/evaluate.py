@@ -899,6 +899,8 @@ _RESULTS: Final[dict[str, Callable[[Evaluator, Shape, Shape, Mapping[str, nodes.
     "split": lambda _, __, ___, given: listing(TEXT, filled=bool(given)),
     "abs": lambda _, value, __, ___: replace(value, low=0, high=None, constant=MISSING),
     "reverse": lambda _, value, __, ___: replace(value, constant=MISSING),
+    "list": lambda _, value, __, ___: replace(value, constant=MISSING) if value.is_only("list") else None,
+    "batch": lambda _, value, __, given: None if "fill_with" in given else listing(listing(value.item(), filled=True)),
     "min": lambda _, value, __, ___: value.item().or_null("`min` gives null for an empty list"),
     "max": lambda _, value, __, ___: value.item().or_null("`max` gives null for an empty list"),
     "select": lambda _, value, __, given: _chosen(value, constant_of(given.get("test")), keeps=True),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from streamstack.errors import Mark
@@ -18,6 +19,7 @@ from streamstack.language.definition import (
     ConstantArgument,
     Definition,
     Endpoint,
+    Entries,
     FunctionDefinition,
     Input,
     JsonSchema,
@@ -34,6 +36,7 @@ from streamstack.language.graph import (
     all_values,
     called_by,
     called_itself,
+    constant,
     reached,
     runs_once_at_least,
 )
@@ -85,7 +88,11 @@ _INPUT_KINDS: Final = {
 }  # fmt: skip
 #: Properties that every stream has, and those of a request body that is read as it arrives.
 OF_EVERY_STREAM: Final = {"count": COUNT, "finished": BOOLEAN}
-OF_A_BODY: Final = {**OF_EVERY_STREAM, "skipped": ANY, "bytes": ANY, "size": ANY}
+OF_A_BODY: Final = {**OF_EVERY_STREAM, "skipped": COUNT, "bytes": COUNT, "size": shapes.parse("integer~")}
+#: Registered claims (RFC 7519, section 4.1), and what every method of authentication adds.
+_AUTH: Final = shapes.parse(
+    "{method: text, scopes: [text], sub: text~, iss: text~, exp: number~, iat: number~, nbf: number~, ...}"
+)
 _FILE: Final = Shape(frozenset({"file"}), fields={"name": TEXT, "contentType": TEXT, "size": COUNT}, title="a file")
 
 
@@ -138,6 +145,12 @@ def _given(declared: Input, *, called: bool, built: bool = False) -> Shape:
     return replace(_INPUT_KINDS[type_], title=type_) if type_ in _INPUT_KINDS else ANY
 
 
+def _fitting(declared: Shape, passed: Shape) -> Shape:
+    """Return the shape of an input of a function: that of the value which a call passes, where it says more."""
+    more = passed.kinds and not passed.null and (declared.kinds is None or passed.kinds <= declared.kinds)
+    return passed if more else declared
+
+
 @dataclass(slots=True)
 class _Loop:
     """The states in which the innermost loop is left, or goes on with its next turn."""
@@ -169,13 +182,38 @@ class Results:
 
 
 _DEEP_CALLS: Final = 20
+#: What aggregations give; all others give one of their values.
+_FIGURES: Final = {
+    **dict.fromkeys(("count", "distinct"), COUNT),
+    **dict.fromkeys(("sum", "rate"), NUMBER),
+    **dict.fromkeys(("mean", "stddev", "p50", "p90", "p95", "p99"), shapes.parse("number~")),
+}
+
+
+def _figures(entries: Entries, given: Mapping[str, Shape]) -> Shape:
+    """Return the shape of what is aggregated of the items of a window."""
+    found: dict[str, Shape] = {}
+    for each in entries.entries:
+        op = constant(each.argument.get("op"), "") if isinstance(each.argument, Arguments) else MISSING
+        value = given.get(f"of.{each.key}", given.get("in", ANY).item())
+        one = replace(value.sure, constant=MISSING, loose=True)
+        found[each.key] = _FIGURES.get(op, one) if isinstance(op, str) else ANY
+    return record(found)
 
 
 class TypeWalker:
     """Follows the shapes of one definition's names from its first step on."""
 
-    def __init__(self, definition: Definition, graph: Graph, reports: Reports, results: Results) -> None:
+    def __init__(
+        self,
+        definition: Definition,
+        graph: Graph,
+        reports: Reports,
+        results: Results,
+        passed: Mapping[str, Shape] = MappingProxyType({}),
+    ) -> None:
         self._definition = definition
+        self._passed = passed
         self._graph = graph
         self._reports = reports
         self._results = results
@@ -187,7 +225,7 @@ class TypeWalker:
             if each.location == "path" or (each.location is None and name in self._path)
         }
         self._unsent = in_path | {name: "a stream" for name, each in self._inputs.items() if each.type == "stream"}
-        self._evaluate = Evaluator(reports, is_task=isinstance(definition, Task), unsent=self._unsent)
+        self.evaluate = self._evaluate = Evaluator(reports, is_task=isinstance(definition, Task), unsent=self._unsent)
         self._frames: list[list[Shape]] = [[]]
         self._loops: list[_Loop | None] = []
         self._guards: list[Env] = []
@@ -196,6 +234,9 @@ class TypeWalker:
         self.sure_loops: set[Node] = set()  # that have a first turn whenever they are reached
         self._unsure_loops: set[Node] = set()
         self._answers_json = isinstance(definition, Endpoint) and definition.response_type == "json"
+        #: The steps that send or call, with the shapes of their parameters and of the names that they see.
+        self.reached: dict[Node, tuple[Mapping[str, Shape], Env]] = {}
+        self.response: Shape = ANY
         self._writers = Counter(each.name for node in graph.nodes for each in node.written)
 
     # -- a whole definition
@@ -215,13 +256,19 @@ class TypeWalker:
         for each in self._ends:
             end = join_env(end, each)
         if response is not None and end is not None:
-            self._check_answer(response, self._evaluate.value(response, end))
+            self.response = self._evaluate.value(response, end)
+            self._check_answer(response, self.response)
         return given
 
     def _start(self) -> Env:
         called = isinstance(self._definition, FunctionDefinition)
         input_ = record(
-            {name: shape_of_input(each, called=called, sent=name in self._path) for name, each in self._inputs.items()}
+            {
+                name: _fitting(
+                    shape_of_input(each, called=called, sent=name in self._path), self._passed.get(name, ANY)
+                )
+                for name, each in self._inputs.items()
+            }
         )
         sent = {name: shape.sure for name, shape in (input_.fields or {}).items() if name not in self._unsent}
         optional = "a client need not send it"
@@ -243,8 +290,9 @@ class TypeWalker:
         if isinstance(self._definition, Task):
             env["request"] = record({})
         authentication = self._definition.authentication if isinstance(self._definition, Endpoint) else None
-        if authentication is not None and authentication.optional:
-            env["auth"] = record({}, ANY).or_null(f"authentication is optional in {self._definition.title}")
+        if authentication is not None:
+            why = f"authentication is optional in {self._definition.title}"
+            env["auth"] = _AUTH.or_null(why) if authentication.optional else _AUTH
         return env
 
     def _given_by(self, end: Env | None) -> Shape:
@@ -314,6 +362,8 @@ class TypeWalker:
                 self._bind(use.entry, self._meaning(use.value, self._evaluate.value(use.value, env)), env)
             return env
         given = self._read(node, env)
+        if (effects.emits or effects.calls) and not self._evaluate.dead:
+            self.reached[node] = given, dict(env)
         after = env
         if node.blocks:
             nested = self._nested(node, given, env)
@@ -407,7 +457,8 @@ class TypeWalker:
             inner = self._late(env)
             self._outer_loop(inner)
             inner[each.name] = source.item()
-            given[each.parameter] = self._evaluate.value(each.value, inner)
+            name = each.parameter if each.entry is None else f"{each.parameter}.{each.entry}"
+            given[name] = self._evaluate.value(each.value, inner)
         return given
 
     def _outer_loop(self, env: Env) -> None:
@@ -519,7 +570,7 @@ class TypeWalker:
             if isinstance(argument, ConstantArgument):
                 value = argument.value
                 return value.shape if isinstance(value, JsonSchema) else shapes.of_constant(value)
-            return ANY
+            return _figures(argument, given) if isinstance(argument, Entries) else ANY
 
         why = f"`{step.function.name}` in line {line} may give null"
         shape = shapes.parse(effects.result, shape_given, why) if effects.result else ANY

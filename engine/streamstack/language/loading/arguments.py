@@ -110,21 +110,30 @@ def describe(node: Node) -> str:
 
 def how_to_write(wanted: Kind, node: Node) -> str:
     """Say how the value that is meant is written, or at least one of its kind."""
-    if isinstance(node, Scalar) and node.value is not None:
-        text = node.text.strip()
-        if wanted in (Kind.TEXT, Kind.URL):
-            return f'write "{text}", in quotes'
-        if wanted is Kind.NUMBER and _NUMBER.fullmatch(text):
-            return f"write {text}, without quotes"
-        if wanted is Kind.INTEGER and text.isdigit():
-            return f"write {text}, without quotes"
-        if wanted is Kind.BOOLEAN and text.lower() in _BOOLEANS:
-            return f"write {_BOOLEANS[text.lower()]}"
-        if wanted in (Kind.LIST, Kind.ITEMS) and text:
-            return f"write [{text}] for a list of one"
-        if wanted is Kind.STREAM and VARIABLE.fullmatch(text):
-            return f"write <<{text}>>"
-    return FACTS[wanted].example
+    meant = as_meant(wanted, node)
+    if not meant:
+        return FACTS[wanted].example
+    if wanted in (Kind.TEXT, Kind.URL):
+        return f"write {meant}, in quotes"
+    if wanted in (Kind.NUMBER, Kind.INTEGER):
+        return f"write {meant}, without quotes"
+    return f"write {meant} for a list of one" if wanted in (Kind.LIST, Kind.ITEMS) else f"write {meant}"
+
+
+def as_meant(wanted: Kind, node: Node) -> str:
+    """Return the YAML of a scalar as a value of another kind, "" where it has none."""
+    text = node.text.strip() if isinstance(node, Scalar) and node.value is not None else ""
+    if wanted in (Kind.TEXT, Kind.URL):
+        return f'"{text}"' if text else ""
+    if wanted is Kind.NUMBER:
+        return text if _NUMBER.fullmatch(text) else ""
+    if wanted is Kind.INTEGER:
+        return text if text.isdigit() else ""
+    if wanted is Kind.BOOLEAN:
+        return _BOOLEANS.get(text.lower(), "")
+    if wanted in (Kind.LIST, Kind.ITEMS):
+        return f"[{text}]" if text else ""
+    return f"<<{text}>>" if wanted is Kind.STREAM and VARIABLE.fullmatch(text) else ""
 
 
 # --------------------------------------------------------------------------------------- arguments
@@ -343,9 +352,22 @@ class ArgumentReader:
         )
         return True
 
-    def _refuse(self, node: Node, site: ArgumentSite, wanted: str, hint: str = "", instead: str = "") -> None:
-        sure = bool(instead) and isinstance(node, Scalar)
-        replacement = node.replacement(0, len(node.text), instead) if sure and isinstance(node, Scalar) else None
+    def _refuse(
+        self, node: Node, site: ArgumentSite, wanted: str, hint: str = "", instead: str = "", written: str = ""
+    ) -> None:
+        """Report a value of the wrong type.
+
+        Args:
+            node: The value.
+            site: Where it stands.
+            wanted: What it must be.
+            hint: What to write.
+            instead: The text that is surely meant, in the quotes that the value has.
+            written: The same as YAML, quotes included.
+        """
+        replacement = None
+        if isinstance(node, Scalar) and (instead or written):
+            replacement = node.replacement(0, len(node.text), instead) if instead else node.rewrite(written)
         message = f"{site.words} must be {wanted}, not {describe(node)}"
         self.faults.add("wrong-type", node.mark, message, hint, replacement)
 
@@ -408,7 +430,7 @@ class ArgumentReader:
             few = wanted.choices if len(wanted.choices) <= FEW else ()
             words = listed(few) or FACTS[wanted.kind].phrase
             hint = f"write {words}" if few else how_to_write(wanted.kind, node)
-            self._refuse(node, site, words, hint)
+            self._refuse(node, site, words, hint, written="" if few else as_meant(wanted.kind, node))
             return MISSING
         unfit = not_chosen(converted, wanted.choices)
         instead = certain(converted, wanted.choices) if unfit and isinstance(converted, str) else ""
@@ -491,7 +513,8 @@ class ArgumentReader:
             items = (node,)
         else:
             shown = node.text if isinstance(node, Scalar) else "..."
-            self._refuse(node, site, "a list", f"write [{shown}]")
+            one = f"[{shown}]" if isinstance(node, Scalar) and VARIABLE.fullmatch(shown) else ""
+            self._refuse(node, site, "a list", f"write [{shown}]", written=one)
             return None
         if not (wanted.least or 0) <= len(items) <= (wanted.most or len(items)):
             count = f"from {wanted.least} to {wanted.most} items"

@@ -39,7 +39,7 @@ from streamstack.language.loading.arguments import (
     python_values,
     read_headers,
 )
-from streamstack.language.loading.inputs import check_sent, check_streams, read_inputs
+from streamstack.language.loading.inputs import check_promises, check_sent, check_streams, read_input, read_inputs
 from streamstack.language.loading.steps import StepReader
 from streamstack.language.names import DEFINITION, certain, nearest, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
@@ -225,11 +225,34 @@ class _DocumentReader:
             headers=headers,
             input_rules=self._input_rules(given, replace(input_rules, unknown="ignore") if speaks else input_rules),
             response=given.get("response"),
+            chunks=self._chunks(response_type),
+            response_schema=self._response_schema(response_type),
             authentication=self._authentication(),
             rate_limits=self._rate_limits(given.get("rate_limit", ())),
             cache=self._get("cache"),
             **common,
         )
+
+    def _chunks(self, response_type: str) -> tuple[Input, ...]:
+        """Return the types that chunks are declared to have, by event name."""
+        chunks = read_inputs(self._get("chunks"), self.faults, "chunks")
+        check_promises(chunks, self.faults)
+        if chunks and response_type == "json":
+            message = "the endpoint sends a JSON response, so it has no `chunks`"
+            self.faults.add("no-effect", self._mark_of("chunks"), message, "write `responseSchema`")
+        return chunks
+
+    def _response_schema(self, response_type: str) -> Input | None:
+        node, key = self._get("responseSchema"), self.root.key("responseSchema")
+        if node is None or key is None:
+            return None
+        declared = read_input("responseSchema", key.mark, node, self.faults)
+        if declared is not None:
+            check_promises((declared,), self.faults)
+        if response_type != "json":
+            message = "a streaming endpoint has no single response"
+            self.faults.add("no-effect", key.mark, message, "write `chunks`, with a type for each event name")
+        return declared
 
     def _input_rules(self, given: dict[str, Any], defaults: InputRules) -> InputRules:
         rules = given.get("inputs")
@@ -321,9 +344,14 @@ class _DocumentReader:
     def _path(self) -> str:
         path = self._text("path")
         fault = None if path is None else refuse_path(path)
-        if fault is not None:
-            self.faults.add("bad-path", self._mark_of("path"), *fault)
-        return "" if path is None or fault is not None else path
+        if path is None or fault is None:
+            return path or ""
+        node = self._get("path")
+        replacement = None
+        if fault.instead and isinstance(node, Scalar):
+            replacement = node.replacement(0, len(node.text), fault.instead)
+        self.faults.add("bad-path", self._mark_of("path"), fault.message, fault.hint, replacement)
+        return fault.instead
 
     def _authentication(self) -> Authentication | None:
         """Return who may call an endpoint; None for everybody."""

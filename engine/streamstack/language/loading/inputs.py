@@ -20,7 +20,14 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.kinds import FACTS, Kind, out_of_range
-from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    as_meant,
+    describe,
+    how_to_write,
+    python_values,
+)
 from streamstack.language.names import certain, did_you_mean, listed, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.paths import parameters
@@ -40,6 +47,11 @@ _DEEPEST: Final = 16
 def read_inputs(node: Node | None, faults: Faults, what: str = "inputParameters") -> tuple[Input, ...]:
     """Read declarations by name. Faults are added; a declaration that can't be read is left out."""
     return _read_inputs(node, faults, what, 0)
+
+
+def read_input(name: str, mark: Mark, node: Node, faults: Faults) -> Input | None:
+    """Read one declaration. Faults are added; None for one that can't be read."""
+    return _read_input(name, mark, node, faults, 0)
 
 
 def _read_inputs(node: Node | None, faults: Faults, what: str, depth: int) -> tuple[Input, ...]:
@@ -157,9 +169,10 @@ class _InputReader:
         node = self.node.get(key)
         return None if is_null(node) else node
 
-    def _wrong(self, key: str, node: Node, wanted: str, hint: str) -> None:
+    def _wrong(self, key: str, node: Node, wanted: str, hint: str, written: str = "") -> None:
         message = f"`{key}` of {self.owner} must be {wanted}, not {describe(node)}"
-        self.faults.add("wrong-type", node.mark, message, hint)
+        replacement = node.rewrite(written) if written and isinstance(node, Scalar) else None
+        self.faults.add("wrong-type", node.mark, message, hint, replacement)
 
     def _compiles(self, pattern: str, max_length: int | None) -> bool:
         try:
@@ -230,7 +243,7 @@ class _InputReader:
         if type(value) is int or (type(value) is float and type_ == "decimal"):
             return value
         wanted = Kind.INTEGER if type_ == "integer" else Kind.NUMBER
-        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node))
+        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node), as_meant(wanted, node))
         return None
 
     def _values(self, type_: str) -> tuple[Any, ...]:
@@ -457,6 +470,18 @@ def _every(inputs: tuple[Input, ...]) -> Iterator[Input]:
         yield from _every(each.properties or ())
         if each.items is not None:
             yield from _every((each.items,))
+
+
+def check_promises(declared: tuple[Input, ...], faults: Faults) -> None:
+    """Report what has no meaning for values that an endpoint sends."""
+    for each in _every(declared):
+        if TYPES[each.type].raw:
+            message = f"`{each.name}` is a {each.type}, which no chunk or response can hold"
+            faults.add("bad-constraint", each.mark, message, "write the type of the value as JSON, such as text")
+        for key, given in (("in", each.location), ("aliases", each.aliases), ("filters", each.filters)):
+            if given:
+                message = f"`{key}` of `{each.name}` applies to inputs, not to what an endpoint sends"
+                faults.add("bad-constraint", each.mark, message, "remove it")
 
 
 def check_streams(inputs: tuple[Input, ...], method: str, format_: str, faults: Faults) -> None:

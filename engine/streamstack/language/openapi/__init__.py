@@ -1,0 +1,1 @@
+"""OpenAPI documents of a project: made of its definitions, and compared with earlier ones."""

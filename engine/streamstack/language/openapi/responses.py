@@ -1,0 +1,214 @@
+"""What an endpoint responds: media types with their schemas, and the errors that it can raise, by status."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+from streamstack.errors import ERRORS
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
+from streamstack.formats.spec import Format
+from streamstack.language.definition import Arguments, ConstantArgument, Endpoint
+from streamstack.language.expressions.compile import ObjectValue
+from streamstack.language.graph import Graph, Node, constant
+from streamstack.language.openapi.chunks import Payloads
+from streamstack.language.openapi.components import PROBLEM, RATE_HEADERS, Components
+from streamstack.language.openapi.requests import JSON
+from streamstack.language.schema import Schema
+from streamstack.spec import Nesting
+
+#: What the functions fail with, by the beginning of their names: error codes, besides those of every run.
+_FAILURES: Final[Mapping[str, tuple[str, ...]]] = {
+    "http.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
+    "websocket.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
+    "llm.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
+    "jwt.verify": ("unauthorized",),
+    "rateLimit": ("rate-limited",),
+    "db.patch": ("not-found",),
+}
+#: Functions whose statements may violate a constraint, which answers 400 or 409.
+_WRITES: Final = frozenset(
+    {"db.insert", "db.update", "db.upsert", "db.patch", "db.delete", "db.execute", "db.query", "db.first", "db.value"}
+)
+#: The names of responses that several endpoints share, and what is said of them.
+_SHARED: Final[Mapping[int, tuple[str, str]]] = {
+    400: ("BadRequest", "The request does not match the declared inputs. `errors` lists every problem."),
+    401: ("Unauthorized", "Authentication is missing or invalid."),
+    403: ("Forbidden", "The client is not allowed to do this."),
+    404: ("NotFound", "The stream does not exist: it has expired, or it belongs to another client."),
+    406: ("NotAcceptable", "The endpoint supports none of the formats in `Accept`."),
+    409: ("Conflict", "The run was stopped, or the database has a conflicting row."),
+    413: ("ContentTooLarge", "The request body is too large."),
+    415: ("UnsupportedMediaType", "The request body has a media type that is not supported."),
+    422: ("UnprocessableContent", "The `Idempotency-Key` was used with a different request."),
+    429: ("TooManyRequests", "The client exceeded a rate limit."),
+    500: ("InternalServerError", "The server could not complete the request."),
+    502: ("BadGateway", "An upstream failed, or sent something that can't be read."),
+    503: ("ServiceUnavailable", "The server, or a service that it needs, can't handle the request now."),
+    504: ("GatewayTimeout", "A time-out was exceeded."),
+}
+_HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After", *RATE_HEADERS), 503: ("Retry-After",)}
+#: Statuses of responses that have no content.
+_BODILESS: Final = frozenset({204, 205, 304})
+
+
+def formats_of(endpoint: Endpoint) -> list[tuple[str, Format]]:
+    """Return the formats that a streaming endpoint has, by media type."""
+    if endpoint.streaming.format == "auto":
+        return list(BY_MEDIA_TYPE.items())
+    spec = BY_NAME[endpoint.streaming.format]
+    named = next((value for name, value in endpoint.headers if name.lower() == "content-type"), None)
+    media = spec.content_type if named is None else named.constant
+    return [(media.partition(";")[0].strip() if isinstance(media, str) else "*/*", spec)]
+
+
+def dialect_content(media: str, spec: Format) -> Schema:
+    """Return the media types of a response in a dialect: events, and one object where it has that too."""
+    assert spec.schemas is not None
+    content: Schema = {media: {"itemSchema": dict(spec.schemas.event)}}
+    if spec.schemas.document:
+        content[JSON] = {"schema": dict(spec.schemas.document)}
+    return content
+
+
+def make_content(payloads: Payloads, formats: list[tuple[str, Format]]) -> Schema:
+    """Return the media types of a streaming response."""
+    content: Schema = {}
+    line: Schema | None = None
+    for media, spec in formats:
+        if spec.whole:
+            content[media] = {"schema": payloads.document()}
+        elif spec.name == "sse":
+            content[media] = {"itemSchema": payloads.event()}
+        elif spec.resumable:
+            line = line or payloads.reference("line", payloads.line())
+            content[media] = {"itemSchema": line}
+        else:
+            content[media] = {} if spec.name == "bytes" else {"schema": {"type": "string"}}
+    return content
+
+
+def success_headers(endpoint: Endpoint, nodes: list[Node], components: Components) -> Schema:
+    """Return the headers of a good response."""
+    names = ["X-Run-Id"]
+    if endpoint.streaming.resume is not None:
+        names.append("X-Stream-Id")
+    if any(each.rate for each in endpoint.rate_limits):
+        names += RATE_HEADERS
+    headers = components.headers(*names)
+    own = [name for name, _ in endpoint.headers]
+    for node in nodes:
+        if node.step.function.name == "respond":
+            given = node.arguments.get("headers")
+            if isinstance(given, ObjectValue):
+                own += [name for name, _ in given.entries]
+            elif isinstance(known := constant(given), dict):
+                own += map(str, known)
+    for name in dict.fromkeys(own):
+        if name.lower() not in ("content-type", *map(str.lower, headers)):
+            headers[name] = {"schema": {"type": "string"}}
+    return headers
+
+
+def success_statuses(graph: Graph, nodes: list[Node]) -> list[str]:
+    """Return the statuses of good responses: 200, unless a step always sets another one."""
+    found: dict[str, None] = {}
+    always = False
+    for node in nodes:
+        if node.step.function.name != "respond" or node.arguments.get("status") is None:
+            continue
+        status = constant(node.arguments.get("status"))
+        found[str(status) if isinstance(status, int) else "2XX"] = None
+        always = always or (node in graph.root.nodes and node.step.when is None and not node.step.disabled)
+    return list(found) if always else ["200", *(each for each in found if each != "200")]
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+
+def raised(nodes: list[Node]) -> Iterator[tuple[int, str, str]]:
+    """Yield the errors that steps throw and do not catch: status, code and message, which may be empty."""
+    for node in nodes:
+        name = node.step.function.name
+        if name not in ("throw", "precondition") or node.step.disabled:
+            continue
+        code = constant(node.arguments.get("code"), node.step.function.by_name["code"].default)
+        known = ERRORS.get(code) if isinstance(code, str) else None
+        usual = 400 if name == "precondition" else 500 if known is None else known.status
+        status = constant(node.arguments.get("status"), usual)
+        message = constant(node.arguments.get("message"), "")
+        if isinstance(code, str) and not _is_caught(node, code):
+            is_error = isinstance(status, int) and 400 <= status <= 599
+            yield status if is_error else usual, code, message if isinstance(message, str) else ""
+
+
+def _is_caught(node: Node, code: str) -> bool:
+    """Tell whether a `try` around a step catches an error of a code."""
+    block = node.block
+    while block.owner is not None:
+        if block.nesting is Nesting.GUARDED and isinstance(handler := block.owner.arguments.get("catch"), Arguments):
+            codes = handler.get("on")
+            if codes is None or (isinstance(codes, ConstantArgument) and code in codes.value):
+                return True
+        block = block.owner.block
+    return False
+
+
+def error_statuses(endpoint: Endpoint, nodes: list[Node], *, has_body: bool, scopes: bool) -> set[int]:
+    """Return the statuses of errors that the endpoint can raise itself: those of its keys and of its functions."""
+    found = {500, 503, 504}
+    resumable = endpoint.streaming.resume is not None
+    functions = {node.step.function.name for node in nodes if not node.step.disabled}
+    if endpoint.inputs or has_body:
+        found.add(400)
+    if has_body:
+        found |= {413, 415}
+    if endpoint.authentication is not None:
+        found |= {401, 403} if scopes else {401}
+    if endpoint.rate_limits:
+        found.add(429)
+    if endpoint.response_type == "streaming" and endpoint.streaming.format == "auto":
+        found.add(406)
+    if resumable:
+        found |= {404, 406, 409, 429}
+        if endpoint.method not in ("GET", "HEAD", "OPTIONS"):
+            found |= {400, 422}
+    for name in functions:
+        for start, codes in _FAILURES.items():
+            if name.startswith(start):
+                found |= {ERRORS[code].status for code in codes}
+    if functions & _WRITES:
+        found |= {400, 409}
+    return found
+
+
+def make_errors(
+    statuses: Collection[int], thrown: list[tuple[int, str, str]], components: Components, spec: Format | None
+) -> Schema:
+    """Return the responses to errors by status; ``spec`` is the dialect in which they are written."""
+    own: dict[int, dict[str, str]] = {}
+    for status, code, message in thrown:
+        own.setdefault(status, {}).setdefault(code, message)
+    responses: Schema = {}
+    for status in sorted({*statuses, *own}):
+        name, description = _SHARED.get(status, ("", ""))
+        body = {PROBLEM: {"schema": components.schema("Problem")}}
+        if spec is not None and spec.schemas is not None and spec.schemas.error:
+            name = f"{spec.name.capitalize()}{name}"
+            error = components.add("schemas", f"{spec.name.capitalize()}Error", dict(spec.schemas.error))
+            body[JSON] = {"schema": error}
+        headers = components.headers("X-Run-Id", *_HEADERS.get(status, ()))
+        codes = [f"`{code}`: {message}" if message else f"`{code}`." for code, message in own.get(status, {}).items()]
+        if status in statuses and description:
+            codes = [description, *codes] if codes else codes
+        response = {"description": "\n\n".join(codes) or description, "headers": headers, "content": body}
+        if codes or not name:
+            responses[str(status)] = response
+        else:
+            responses[str(status)] = components.add("responses", name, response)
+    return responses
+
+
+def is_bodiless(status: str) -> bool:
+    """Tell whether responses of a status have no content."""
+    return status.isdigit() and int(status) in _BODILESS
