@@ -157,7 +157,9 @@ class ModelStream(Upstream):
     async def open(self) -> None:
         self._reader = self._provider.reader(self.host, self._client.settings.max_body_size)
         self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
-        answer = self._answer = await self._client.send(replace(self._request, body=await self._make_body()))
+        body = await self._make_body()
+        self._reader.begin(body)
+        answer = self._answer = await self._client.send(replace(self._request, body=to_json(body)))
         self.status, self.headers = answer.status, headers_of(answer)
         if not 200 <= answer.status < 300:
             error = await status_error(answer)
@@ -169,9 +171,9 @@ class ModelStream(Upstream):
             error = await content_error(answer, media, "a stream of events")
             raise self._refined(error) or error
 
-    async def _make_body(self) -> bytes:
+    async def _make_body(self) -> Mapping[str, Any]:
         turns = await load_images(self._chat.turns, self._client.settings.max_body_size)
-        return to_json(reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns))))
+        return reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns)))
 
     def _refined(self, error: RunError) -> RunError | None:
         """Return the provider's error that came as JSON where a stream was asked for, None where it is none."""

@@ -186,7 +186,12 @@ class OpenAIReader(AnswerReader):
         self._thoughts = ""  # the field that the reasoning comes in
         self._blocks: dict[str, list[dict[str, Any]]] = {}
         self._extra: Any = None
-        self._cumulative = False  # messages in place of deltas hold all that has come so far
+        self._cumulative = False  # messages, and deltas as well if it was asked for, hold all that has come so far
+        self._whole_deltas = False
+
+    def begin(self, body: Mapping[str, Any]) -> None:
+        # Alibaba Cloud's Model Studio (DashScope); false is the default of some of its models' own API.
+        self._whole_deltas = self._cumulative = body.get("incremental_output") is False
 
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         if data.get("error"):
@@ -205,7 +210,9 @@ class OpenAIReader(AnswerReader):
         if choice.get("error") or said == "error":
             raise self.fail(choice, choice.get("error") or {"type": "error"})
         delta = choice.get("delta")
-        if type(delta) is dict and delta:
+        if type(delta) is dict and delta and self._whole_deltas:
+            self._take_message(delta, items, final=bool(said), whole=True)
+        elif type(delta) is dict and delta:
             text = delta.get("content")
             # Most hold a piece of the text and nothing else.
             if len(delta) > 1 or type(text) is not str:
@@ -217,7 +224,7 @@ class OpenAIReader(AnswerReader):
         if said:
             self.said = said
 
-    def _take_message(self, message: Mapping[str, Any], items: list[Item], *, final: bool) -> None:
+    def _take_message(self, message: Mapping[str, Any], items: list[Item], *, final: bool, whole: bool = False) -> None:
         """Read a message in place of a delta: a piece like any other, or all that has come so far."""
         for field, now in (("content", self.reply.text), *((name, self.reply.reasoning) for name in _THOUGHTS)):
             text = string(message, field)
@@ -225,11 +232,11 @@ class OpenAIReader(AnswerReader):
                 self._cumulative = True
                 message = {**message, field: text[len(now) :]}
         if message:
-            self._take_more(message, items, whole=final)
+            self._take_more(message, items, whole=final or whole)
             self.reply.add_text(string(message, "content"), items)
 
     def piece(self, data: Mapping[str, Any]) -> str | None:
-        if self.said is not None or data.get("error") or data.get("usage"):
+        if self.said is not None or self._whole_deltas or data.get("error") or data.get("usage"):
             return None
         choices = data.get("choices")
         if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:
