@@ -36,7 +36,7 @@ from streamstack.language.values import to_json
 from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.conversation import load_images, read_messages, read_system
+from streamstack.runtime.providers.conversation import load_attachments, read_messages, read_system
 from streamstack.runtime.providers.provider import (
     AnswerDecoder,
     AnswerReader,
@@ -172,7 +172,7 @@ class ModelStream(Upstream):
             raise self._refined(error) or error
 
     async def _make_body(self) -> Mapping[str, Any]:
-        turns = await load_images(self._chat.turns, self._client.settings.max_body_size)
+        turns = await load_attachments(self._chat.turns, self._client.settings.max_body_size)
         return reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns)))
 
     def _refined(self, error: RunError) -> RunError | None:
@@ -316,9 +316,9 @@ def _no_options(options: Any) -> tuple[str, str] | None:
         Bound(refuses=_no_messages),
         "Conversation: a list of {role: user | assistant | tool | system, content}, or a single user message as "
         "text. The `message` of an earlier response can be used unchanged, and {role: tool, toolCallId, content} "
-        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image, url | from | "
-        "data, contentType}; `from` is an uploaded file. Messages in the form of OpenAI, Anthropic and the AI SDK "
-        "(`parts`) are accepted for every provider.",
+        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image | document, "
+        "url | from | data, contentType}; `from` is an uploaded file; a document is a PDF or a text. Messages in the "
+        "form of OpenAI, Anthropic and the AI SDK (`parts`) are accepted for every provider.",
         required=True,
     ),
     Parameter(
@@ -454,8 +454,8 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
     message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
     `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400: the
-    client sent messages that are not a conversation, or a file that is not an image). `retry` applies up to the first
-    item.
+    client sent messages that are not a conversation, or a file that is neither an image nor a document). `retry` applies
+    up to the first item.
     """
     call = _resolve(run, provider, model, base_url, api_key)
     layers = (call.options, options or {})

@@ -15,7 +15,7 @@ import orjson
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
 from streamstack.language.values import to_json
-from streamstack.runtime.providers.conversation import Image, Turn, images_apart
+from streamstack.runtime.providers.conversation import Attachment, Turn, attachments_apart
 from streamstack.runtime.providers.provider import (
     AnswerReader,
     Chat,
@@ -63,7 +63,7 @@ def _body(chat: Chat) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     if chat.system:
         messages.append({"role": "system", "content": chat.system})
-    messages += (_message(turn, own=chat.own) for turn in images_apart(chat.turns))
+    messages += (_message(turn, own=chat.own) for turn in attachments_apart(chat.turns))
     body: dict[str, Any] = {
         "model": chat.model,
         "messages": messages,
@@ -94,13 +94,8 @@ def _message(turn: Turn, *, own: bool) -> dict[str, Any]:
     if turn.role == "tool":
         return {"role": "tool", "tool_call_id": turn.answers, "content": turn.text}
     message: dict[str, Any] = {"role": turn.role, "content": turn.text}
-    if turn.images:
-        message["content"] = [
-            {"type": "image_url", "image_url": {"url": each.address}}
-            if isinstance(each, Image)
-            else {"type": "text", "text": each}
-            for each in turn.parts
-        ]
+    if turn.attachments:
+        message["content"] = [_content_part(each) for each in turn.parts]
     if turn.calls:
         message["content"] = message["content"] or None
         message["tool_calls"] = [
@@ -110,6 +105,14 @@ def _message(turn: Turn, *, own: bool) -> dict[str, Any]:
     if not own:  # OpenAI sends none of it, and refuses fields that it does not know
         _restore(message, next(iter(turn.state("openai")), None), turn.thoughts)
     return message
+
+
+def _content_part(part: str | Attachment) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.is_document:
+        return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": part.address}}
+    return {"type": "image_url", "image_url": {"url": part.address}}
 
 
 def _restore(message: dict[str, Any], state: Any, thoughts: str) -> None:
