@@ -189,6 +189,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         proved = analyse(definition, around.callees)
         # Where something is wrong with the shape, what only looks mistaken may be its consequence.
         found += [each for each in proved if each.severity == "error"] if entry.failed else proved
+    elif entry.reading.unread is not None:
+        found += analyse(definition, around.callees, entry.reading.unread)
     return found
 
 

@@ -21,6 +21,7 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
 from streamstack.spec import (
@@ -894,6 +895,11 @@ def load_settings(
     if not isinstance(root, Mapping):
         findings.append(make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
+    # As they are written, without the values of variables. Those of `authentication` are reported by their reader.
+    written = documents[0].root
+    if isinstance(written, Mapping):
+        sections = tuple(item for item in written.items if item[0].text != "authentication")
+        findings += find_secrets(Mapping(sections, written.mark))
     reader = SettingsReader(findings, Path(file).parent)
     later = {each.name for each in LATER}
     for key, node in root.items:
@@ -901,8 +907,8 @@ def load_settings(
             message = f"`{key.text}` is not served by this version: it would be ignored"
             reader.refuse(key.mark, message, code="not-yet")
     values = reader.values(SETTINGS, root, "")
-    written = {
+    names = {
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
-    return Settings(**values, written=written), sorted(blame(documents[0].root, findings, env))
+    return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

@@ -589,6 +589,8 @@ def _height(node: Node) -> int:
 
 #: Characters of a mapping or list that is written in one line.
 _FLOW_WIDTH: Final = 90
+#: What has to be written as an escape.
+_INVISIBLE: Final = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\uf000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 class _Writer(yaml.SafeDumper):
@@ -599,7 +601,8 @@ class _Writer(yaml.SafeDumper):
 
 
 def _represent_text(writer: _Writer, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None if resolve(text) == text else "'"
+    plain = resolve(text) == text and (text[:1].isalnum() or text[:1] in "<\\/_")
+    style = '"' if _INVISIBLE.search(text) else "|" if "\n" in text else None if plain else "'"
     return writer.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 

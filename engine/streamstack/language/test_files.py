@@ -702,7 +702,8 @@ _EXPECT: Final = Group(
             "chunks",
             Custom(_LIST_OR_BINDING, "list or binding", _read_chunks),
             "Chunks in order: contents, or mappings with some of `content`, `event`, `id`, `metadata` and `at`, the "
-            "time since the request was sent. `update` is replaced by `streamstack test --update`.",
+            "time since the request was sent. A binding for all of them reads the list of contents. "
+            "`update` is replaced by `streamstack test --update`.",
         ),
         Field("events", Custom(_LIST_OR_BINDING, "list or binding", _read_list), "Names of the events, in order."),
         Field(
@@ -869,8 +870,9 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
 
 def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
-    client, sql = values.get("client", CaseClient()), values.get("sql", "")
-    return Exchange(values["request"], client, expect or Expect(node.mark), sql)
+    # The SQL of a test that is its only request is the test's.
+    sql = "" if "name" in values else values.get("sql", "")
+    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark), sql)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

@@ -93,7 +93,13 @@ class Answer:
 
 
 async def send(
-    address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str = ""
+    address: str,
+    request: CaseRequest,
+    client: CaseClient,
+    credentials: Mapping[str, str],
+    dialect: str = "",
+    *,
+    patience: float | None = None,
 ) -> Answer:
     """Send a request and read the answer as the client of the test does.
 
@@ -103,12 +109,17 @@ async def send(
         client: How the client behaves.
         credentials: Further headers.
         dialect: The format of the endpoint, which may be a model provider's protocol.
+        patience: Seconds after which the client leaves in any case.
     """
     conversation = _Conversation(address, request, client, credentials, dialect)
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:
-        await conversation.run()
+        try:
+            async with asyncio.timeout(patience):
+                await conversation.run()
+        except TimeoutError:
+            conversation.leave()
     return conversation.answer
 
 
@@ -146,6 +157,10 @@ class _Conversation:
                 self.answer.left = False
                 self._headers["Last-Event-ID"] = self._last_id
                 await self._send(session, None)
+
+    def leave(self) -> None:
+        """Record that the client has left."""
+        self.answer.left, self.answer.ended = True, self._now
 
     async def leave_at_once(self) -> None:
         """Send the whole request, and close the connection."""

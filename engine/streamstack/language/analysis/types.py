@@ -231,6 +231,7 @@ class TypeWalker:
         self._guards: list[Env] = []
         self._depth = 0
         self._ends: list[Env] = []  # the states in which the outermost frame is left
+        self.unread: frozenset[str] = frozenset()
         self.sure_loops: set[Node] = set()  # that have a first turn whenever they are reached
         self._unsure_loops: set[Node] = set()
         self._answers_json = isinstance(definition, Endpoint) and definition.response_type == "json"
@@ -431,6 +432,8 @@ class TypeWalker:
             conditional = known.condition is not None or known.unless is not None
             if conditional and other != name and name in names_in(known.condition) | names_in(known.unless):
                 env[other] = replace(known, condition=None, unless=None)
+        if name in self.unread:
+            shape = ANY
         env[name] = shape
         for guard in self._guards:
             guard[name] = guard[name] | shape if name in guard else shape
@@ -849,11 +852,14 @@ _ERROR: Final = record(
 )
 
 
-def check_types(definition: Definition, graph: Graph, reports: Reports, results: Results) -> frozenset[Node]:
+def check_types(
+    definition: Definition, graph: Graph, reports: Reports, results: Results, unread: frozenset[str] = frozenset()
+) -> frozenset[Node]:
     """Report what surely or possibly fails in a definition: paths that lead nowhere, null, values of wrong kinds.
 
-    Return the loops that surely have a first turn.
+    ``unread`` are names that steps may change which could not be read. Return the loops that surely have a first turn.
     """
     walker = TypeWalker(definition, graph, reports, results)
+    walker.unread = unread
     walker.follow()
     return frozenset(walker.sure_loops)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
+from typing import Final
 
 from streamstack.errors import Diagnostic, Mark, fast_dataclass
 from streamstack.language.analysis.blocks import Blocks
@@ -477,20 +478,32 @@ def callees_of(functions: Mapping[str, FunctionDefinition]) -> Callees:
     return Callees(functions, _sum_up)
 
 
-def analyse(definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees) -> list[Diagnostic]:
+#: What is wrong whatever the steps would do that could not be read.
+_ANYHOW: Final = frozenset({"unbound-name", "unknown-property"})
+
+
+def analyse(
+    definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees, unread: frozenset[str] | None = None
+) -> list[Diagnostic]:
     """Report what is wrong with names, streams and chunks on any path through a definition.
 
-    ``functions`` are those it may call; given as `callees_of` returns them, each is followed once for all definitions.
     It never raises. The time is linear in the size of the definition.
+
+    Args:
+        definition: The definition.
+        functions: Those it may call; given as `callees_of` returns them, each is followed once for all definitions.
+        unread: The words of steps that were left out; None without any. With them only names and paths are reported.
     """
     callees = functions if isinstance(functions, Callees) else callees_of(functions)
     walker = Walker(definition, callees)
-    walker.sure_loops = check_types(definition, walker.graph, walker.reports, callees.results)
+    walker.names.unread = unread or frozenset()
+    walker.sure_loops = check_types(definition, walker.graph, walker.reports, callees.results, walker.names.unread)
     end, _ = _follow(walker)
     if isinstance(definition, Endpoint):
         _check_endpoint(walker, definition, end)
     _report_unused(walker)
-    return sorted(walker.reports.found.values())
+    found = sorted(walker.reports.found.values())
+    return found if unread is None else [each for each in found if each.code in _ANYHOW and each.severity == "error"]
 
 
 def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:

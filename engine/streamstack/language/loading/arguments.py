@@ -47,6 +47,7 @@ from streamstack.spec import (
     is_null,
 )
 
+_WORD: Final = re.compile(r"\w+")
 #: Branches of one step.
 MOST_STACKS: Final = 500
 
@@ -55,14 +56,29 @@ class Faults:
     """The findings of one document, gathered as they are met.
 
     ``holes`` tells that something was left out of the definition because of a fault, so that an
-    analysis of names would report what is only a consequence.
+    analysis of names would report what is only a consequence. ``unread`` are the words of steps that were left out as a
+    whole, whose function does not exist: what they would bind is among them. None: no step was.
     """
 
-    __slots__ = ("found", "holes")
+    __slots__ = ("found", "holes", "unread")
 
     def __init__(self) -> None:
         self.found: list[Diagnostic] = []
         self.holes = False
+        self.unread: set[str] | None = None
+
+    def leave_out(self, node: Node) -> None:
+        """Note the words of a step that is left out."""
+        self.unread = set() if self.unread is None else self.unread
+        if isinstance(node, Scalar):
+            self.unread.update(_WORD.findall(node.text))
+        elif isinstance(node, Sequence):
+            for item in node.items:
+                self.leave_out(item)
+        else:
+            for key, item in node.items:
+                self.unread.update(_WORD.findall(key.text))
+                self.leave_out(item)
 
     def add(self, code: str, mark: Mark, message: str, hint: str = "", replacement: Replacement | None = None) -> None:
         """Add a finding; without a hint of its own it has its code's."""

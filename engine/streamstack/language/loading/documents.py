@@ -57,12 +57,14 @@ class Reading:
     """What could be read of a document, with all that was found.
 
     ``definition`` stands even where there are errors, as far as it could be read. ``whole`` tells
-    that nothing was left out of it, so that its names can be analysed.
+    that nothing was left out of it, so that its names can be analysed. ``unread`` are the words of the steps that were,
+    where nothing else was left out; None without any.
     """
 
     definition: Definition | None
     findings: list[Diagnostic]
     whole: bool
+    unread: frozenset[str] | None = None
 
 
 def load(
@@ -103,7 +105,9 @@ def read_document(
         )
         return Reading(None, faults.found, whole=False)
     definition = _DocumentReader(root, registry, faults).read(streaming_defaults, input_rules)
-    return Reading(definition, faults.found, whole=definition is not None and not faults.holes)
+    sound = definition is not None and not faults.holes
+    unread = None if faults.unread is None or not sound else frozenset(faults.unread)
+    return Reading(definition, faults.found, whole=sound and unread is None, unread=unread)
 
 
 def _is_foreign(root: Mapping) -> bool:

@@ -15,7 +15,6 @@ _LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 _UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
 #: Keywords that hold another schema, and how it is called.
 _INNER: Final = (("items", "items of "), ("additionalProperties", "other properties of "), ("contentSchema", ""))
-_ITEMS: Final = ("schema", "itemSchema", "x-itemSchema")
 
 Data = dict[str, Any]
 
@@ -302,11 +301,12 @@ _Tighter = Callable[[Any, Any], bool]
 
 def _schema_of(holder: Data) -> Any:
     """Return the schema of a parameter or of a media type."""
-    for name in _ITEMS[1:]:
+    for name in ("itemSchema", "schema"):
         if name in holder:
-            return holder[name]
-    if "schema" in holder:
-        return holder["schema"]
+            schema = holder[name]
+            # A document of 3.1 has one that holds the schema of an item.
+            inside = schema.keys() == {"description", "allOf"} and len(schema["allOf"]) == 1
+            return schema["allOf"][0] if inside else schema
     inner: Data = next(iter(holder.get("content", {}).values()), {})
     return inner.get("schema", {})
 
@@ -351,8 +351,6 @@ def _label(document: Data, branch: Any) -> str:
         return str(schema)
     properties = schema.get("properties", {})
     event = properties.get("event")
-    if event is False:
-        return "the event without a name"
     if isinstance(event, dict):
         return f"the event `{event['const']}`" if "const" in event else "the event of another name"
     kind = properties.get("type")
