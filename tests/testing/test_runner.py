@@ -51,7 +51,7 @@ responseType: json
 functionStack:
   - http.request: {url: "http://one.example.org/a?x=1", headers: {X-Key: k}}
   - http.request: {url: "http://two.example.org/b", method: POST, json: {n: [1, 2]}}
-response: {ok: true, at: << now() >>, dice: << [randomInteger(1, 1000000), randomInteger(1, 1000000)] >>}
+response: {ok: true, at: << now() >>, dice: << [randomInteger(1, 1000000), uuid()] >>}
 ---
 method: GET
 path: /ticks

@@ -119,9 +119,9 @@ class Cors:
 def _check_cors(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
     origins = values.get("origins", ())
     if "*" in origins and values.get("credentials"):
-        given = node.get("origins") or node
+        place = node.get("origins") or node
         message = f'`{name}`: `credentials` can\'t go with origins: "*"; browsers refuse it.'
-        reader.refuse(given.mark, message, "name the origins")
+        reader.refuse(place.mark, message, "name the origins")
         return False
     return bool(origins)
 
@@ -252,7 +252,7 @@ class Server:
 #: What becomes of a slow reader.
 SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
 #: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
-TELLING: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
+REPORTS_GAPS: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
 #: Formats of which a reader can come back: the others have no place for an id.
 RESUMABLE: Final = ("auto", *(each.name for each in FORMATS if each.resumable and not each.alias_of))
 
@@ -356,7 +356,7 @@ def _check_together(reader: SettingsReader, node: Mapping, values: dict[str, Any
     made = replace(defaults, **values)
     marks = {key.text: value.mark for key, value in node.items}
     # As a default of the project it is for the endpoints whose format can tell.
-    if made.slow_client == "dropOldest" and made.format not in TELLING and "slowClient" in marks:
+    if made.slow_client == "dropOldest" and made.format not in REPORTS_GAPS and "slowClient" in marks:
         message = (
             f"`slowClient`: `dropOldest` leaves chunks out, and `format: {made.format}` "
             "has no way to tell a reader of it"

@@ -186,14 +186,14 @@ class TestFileReader(SettingsReader):
 
     def choose(self, node: nodes.Mapping, names: tuple[str, ...], name: str, *, required: bool = False) -> bool:
         """Report keys that exclude one another, or that all of them are missing; return whether neither is so."""
-        given = [key for key, value in node.items if key.text in names and not is_null(value)]
+        present = [key for key, value in node.items if key.text in names and not is_null(value)]
         owner, words = f"`{name}`" if name else self.title, listed(f"`{each}`" for each in names)
-        for key in given[1:]:
-            message = f"{owner} takes {words}, not both `{given[0].text}` and `{key.text}`"
+        for key in present[1:]:
+            message = f"{owner} takes {words}, not both `{present[0].text}` and `{key.text}`"
             self.refuse(key.mark, message, code="conflicting-parameters")
-        if required and not given:
+        if required and not present:
             self.refuse(node.mark, f"{owner} requires {words}", f"add {words}", "missing-parameter")
-        return len(given) == 1 if required else len(given) < 2
+        return len(present) == 1 if required else len(present) < 2
 
 
 def _matcher(value: Value, environment: Mapping[str, str]) -> Callable[[Any], bool]:
@@ -702,7 +702,8 @@ _EXPECT: Final = Group(
             "chunks",
             Custom(_LIST_OR_BINDING, "list or binding", _read_chunks),
             "Chunks in order: contents, or mappings with some of `content`, `event`, `id`, `metadata` and `at`, the "
-            "time since the request was sent. `update` is replaced by `streamstack test --update`.",
+            "time since the request was sent. A binding for all of them reads the list of contents. "
+            "`update` is replaced by `streamstack test --update`.",
         ),
         Field("events", Custom(_LIST_OR_BINDING, "list or binding", _read_list), "Names of the events, in order."),
         Field(
@@ -869,8 +870,9 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
 
 def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
-    client, sql = values.get("client", CaseClient()), values.get("sql", "")
-    return Exchange(values["request"], client, expect or Expect(node.mark), sql)
+    # The SQL of a test that is its only request is the test's.
+    sql = "" if "name" in values else values.get("sql", "")
+    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark), sql)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ _FEW_PLACES: Final = 3
 _CLOSED_WITHIN: Final = 1.0
 #: Seconds between the reads of a slow client.
 _READ_DELAY: Final = 0.05
+#: Seconds of the test's time after which clients leave that wait for longer than without a fault.
+_PATIENCE: Final = 1800.0
 #: What upstreams say in their error answers: it must not reach the client.
 CANARY: Final = "internal-7f3a9c51"
 #: What a response never holds.
@@ -54,6 +57,8 @@ _DELAY: Final = 0.123
 #: Functions whose chunks come in an order that depends on times.
 _CONCURRENT: Final = frozenset({"parallel", "streams.merge"})
 _TIMED: Final = frozenset({"streams.interval", "streams.window", "streams.changes", "streams.batch", "db.listen"})
+_CHOOSING: Final = frozenset({"if", "switch", "streams.filter", "streams.take", "break", "continue", "return"})
+_GATHERING: Final = frozenset({"streams.split"})
 #: Parameters by which an author says what is done about a failure, unless they are constant and one of these.
 _HANDLERS: Final = {
     "catch": (),
@@ -95,7 +100,7 @@ class Sweep:
 def sweep(
     project: TestProject,
     case: Case,
-    databases: TestDatabases | None,
+    databases: TestDatabases,
     folder: Path,
     *,
     file: str,
@@ -123,10 +128,11 @@ def sweep(
         found.broken.append(Broken("no fault", ("the test passes, and fails when it is repeated",), ""))
         return found
     judge = _Judge(project, case, happy, run(_shifted(case), Injection()))
+    patience = max((answer.ended for answer in happy.answers), default=0.0) + _PATIENCE
     for scenario in scenarios(case, happy):
         if scenario.kind not in kinds or only not in (None, scenario.name):
             continue
-        seen = run(case, scenario.injection)
+        seen = run(case, replace(scenario.injection, patience=patience))
         if any(call.problem for call in seen.calls):
             continue  # the fault has no place in what was sent
         found.count += 1
@@ -160,7 +166,10 @@ def scenarios(case: Case, happy: Observation) -> Iterator[Scenario]:
         if case.exchanges[index].client == CaseClient(background=case.exchanges[index].client.background):
             yield from _of_client(case, index, answer)
     for number in _places(happy.statements + 1, _MOST_PLACES)[1:]:
-        yield Scenario(f"break the connection at statement {number}", "database", Injection(statement=number))
+        name = f"break the connection before statement {number}"
+        yield Scenario(name, "database", Injection(statement=number))
+        name = f"break the connection after statement {number}"
+        yield Scenario(name, "database", Injection(statement=number, done=True))
         name = f"lose the database at statement {number}"
         yield Scenario(name, "database", Injection(statement=number, gone=True))
 
@@ -174,7 +183,9 @@ def _of_answer(case: Case, call: Call) -> Iterator[Scenario]:
     yield scenario(f"refuse call {number}", "refused", Fault(refuse=True))
     for status in (429, 500):
         yield scenario(f"answer call {number} with {status}", "status", Fault(respond=_refusal(case, status)))
-    if call.respond is None or call.respond.refuse:
+    if call.respond is None or call.respond.refuse or call.respond.reset or call.respond.cut_after:
+        return
+    if call.respond.stall_after:
         return
     for count in _places(events + 1, _MOST_PLACES):
         place = Place("events", count)
@@ -238,13 +249,21 @@ class Facts:
         handles: Its steps do something about failures, so a run may complete although something failed.
         concurrent: The order of its chunks depends on times.
         timed: What its chunks are depends on times.
+        chooses: It may pass over items.
+        gathers: What was gathered of a chunk is sent when the run fails.
         outlives: The run goes on when the client has left.
+        first: Seconds to the first chunk, at most; 0 is no limit.
+        silence: Seconds between two chunks, at most; 0 is no limit.
     """
 
     handles: bool = False
     concurrent: bool = False
     timed: bool = False
+    chooses: bool = False
+    gathers: bool = False
     outlives: bool = False
+    first: float = 0.0
+    silence: float = 0.0
 
     @classmethod
     def of(cls, endpoint: Endpoint | None, project: Project) -> Facts:
@@ -255,9 +274,13 @@ class Facts:
         names = {step.function.name for step in steps}
         return cls(
             handles=any(map(_handles, steps)),
-            concurrent=bool(names & _CONCURRENT) or any("concurrency" in step.arguments.given for step in steps),
+            concurrent=bool(names & _CONCURRENT) or any("concurrency" in step.arguments.by_name for step in steps),
             timed=bool(names & _TIMED),
+            chooses=bool(names & _CHOOSING) or any(step.when is not None for step in steps),
+            gathers=bool(names & _GATHERING),
             outlives=endpoint.streaming.on_disconnect == "finish" or endpoint.streaming.resume is not None,
+            first=endpoint.streaming.first_chunk_timeout,
+            silence=endpoint.streaming.idle_timeout,
         )
 
 
@@ -270,7 +293,7 @@ def _with_called(step: Step, project: Project) -> Iterator[Step]:
 
 def _handles(step: Step) -> bool:
     return any(
-        name in step.arguments.given and constant(step.arguments.given[name]) not in allowed
+        name in step.arguments.by_name and constant(step.arguments.by_name[name]) not in allowed
         for name, allowed in _HANDLERS.items()
     )
 
@@ -283,6 +306,8 @@ class _Happy:
     facts: Facts
     volatile: frozenset[tuple[int, str]]
     stable: bool
+    comparable: bool = True
+    paced: bool = False  # by the body of the request, which a client that leaves at once sends at once
 
     @classmethod
     def of(cls, answer: Answer, other: Answer | None, facts: Facts) -> _Happy:
@@ -297,6 +322,15 @@ class _Happy:
         stable = len(others) == len(answer.chunks) and not facts.concurrent
         return cls(answer, facts, volatile, stable)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the chunks of a run with a fault are the first of these."""
+        return self.comparable and not self.facts.handles and not self.facts.timed
+
+    @property
+    def ends_with_marker(self) -> bool:
+        return self.answer.done is not MISSING
+
     def same(self, index: int, chunk: Chunk) -> bool:
         """Tell whether a chunk is the one that came at this place."""
         ours = self.answer.chunks[index]
@@ -306,23 +340,35 @@ class _Happy:
 
     def begins_with(self, answer: Answer) -> bool:
         """Tell whether an answer's chunks are the first ones of this."""
-        if answer.format in ("text", "bytes"):
+        if answer.format not in _CHUNKED:
             return bool(self.volatile) or not self.stable or self.answer.text.startswith(answer.text)
         if len(answer.chunks) > len(self.answer.chunks):
             return False
         if self.stable:
-            return all(self.same(index, chunk) for index, chunk in enumerate(answer.chunks))
+            first, last = answer.chunks[:-1], answer.chunks[-1:]
+            return all(self.same(index, chunk) for index, chunk in enumerate(first)) and all(
+                self.begins_with_chunk(len(first), chunk) for chunk in last
+            )
         if self.volatile and not self.facts.concurrent:
             return True
         ours, theirs = (Counter(map(_identity, each.chunks)) for each in (self.answer, answer))
         return bool(self.volatile) or theirs <= ours
 
+    def begins_with_chunk(self, index: int, chunk: Chunk) -> bool:
+        """Tell whether a chunk is the one at this place, or its beginning: what was gathered when the run failed."""
+        ours = self.answer.chunks[index]
+        return self.same(index, chunk) or (self.facts.gathers and ours.text.startswith(chunk.text))
+
     def equals(self, answer: Answer) -> bool:
         """Tell whether an answer has all chunks of this, and no other."""
-        same_length = answer.format in ("text", "bytes") or len(answer.chunks) == len(self.answer.chunks)
+        same_length = answer.format not in _CHUNKED or len(answer.chunks) == len(self.answer.chunks)
         return same_length and self.begins_with(answer) and (bool(self.volatile) or answer.text == self.answer.text)
 
 
+#: What a run's outcome is called by its steps, where the log is more precise.
+_OF_RUNS: Final = {"timeout": "failed", "shutdown": "failed"}
+#: Formats whose chunks can be told apart.
+_CHUNKED: Final = frozenset({"sse", "ndjson", "json"})
 #: The members of chunks that are compared; ids of resumable streams differ from run to run.
 _MEMBERS: Final = ("event", "content", "metadata")
 
@@ -344,7 +390,7 @@ class _Judge:
             request = case.exchanges[index].request
             facts = Facts.of(edition.endpoint(request.method, request.path), edition.checked.project)
             second = other.answers[index] if index < len(other.answers) and not other.failure else None
-            self._exchanges.append(_Happy.of(answer, second, facts))
+            self._exchanges.append(replace(_Happy.of(answer, second, facts), paced=request.pieces is not None))
         shown = b"".join(bytes(answer.body) + repr(answer.headers).encode() for answer in happy.answers)
         texts = [
             *_INTERNAL,
@@ -352,7 +398,7 @@ class _Judge:
             os.fspath(project.root),
         ]
         self._secrets = [text.encode() for text in texts if text.encode() not in shown]
-        self._asked = Counter(map(_repetition, happy.calls))
+        self._expected_calls = Counter(map(_repetition, happy.calls))
         self._peak = _peak()
 
     def broken(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
@@ -360,14 +406,19 @@ class _Judge:
         if seen.failure:
             yield f"the run does not end: {seen.failure}"
             return
-        for happy, answer in zip(self._exchanges, seen.answers, strict=False):
+        for index, (happy, answer) in enumerate(zip(self._exchanges, seen.answers, strict=False)):
             end = seen.end_of(answer)
+            if len(self._exchanges) > 1 and index not in scenario.injection.clients:
+                # What the client of one request gets may depend on what became of another one.
+                happy = replace(happy, comparable=False)  # noqa: PLW2901  (the same, with less to compare)
             yield from self._status(answer, end)
-            yield from self._end(scenario, happy, answer, end)
+            yield from self._end(scenario, happy, answer, seen)
             yield from self._chunks(scenario, happy, answer, end)
             yield from self._texts(happy, answer, end)
+            yield from self._silence(scenario, happy, answer)
         yield from self._upstreams(scenario, seen)
         yield from self._afters(seen)
+        yield from self._rows(seen)
         yield from self._log(seen)
         grown, self._peak = _peak() - self._peak, max(self._peak, _peak())
         if grown > self._limit:
@@ -378,29 +429,35 @@ class _Judge:
         if end is None or end.error is None or answer.left or answer.chunks or answer.status is None:
             return
         begun = answer.body.startswith((b":", b"\n", b" "))  # a heartbeat has left before
-        if answer.status < 400 and not begun and end.outcome == "failed":
+        if answer.status < 400 and not begun and end.outcome != "cancelled":
             yield f"the run failed before the first chunk ({end.error.code}), and the status is {answer.status}"
         elif answer.status >= 400 and answer.status != end.error.status:
             yield f"the status is {answer.status}, and that of the error ({end.error.code}) is {end.error.status}"
 
-    def _end(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
+    def _end(self, scenario: Scenario, happy: _Happy, answer: Answer, seen: Observation) -> Iterator[str]:
         """Find a failed stream that looks finished, a completed one that does not, and a failure that was swallowed."""
+        end = seen.end_of(answer)
         if answer.left or end is None:
             return
         if answer.status is None:
             yield f"the run is {end.outcome}, and the client got no answer: {answer.failure}"
             return
-        if end.outcome in ("failed", "cancelled") and answer.status < 400:
+        if end.outcome != "completed" and answer.status < 400:
             if answer.done is not MISSING:
                 yield f"the run is {end.outcome}, and the answer has an end marker"
             elif answer.whole and answer.error is None:
                 yield f"the run is {end.outcome}, and the answer ends as if it was complete"
+            elif answer.error is None and answer.format in _CHUNKED:
+                yield f"the run is {end.outcome}, and the client was not told"
         if end.outcome == "completed":
             if answer.error is not None and happy.answer.error is None:
                 yield "the run is completed, and the client got an error"
-            elif not answer.whole or (answer.done is MISSING) != (happy.answer.done is MISSING):
+            elif not answer.whole or (happy.comparable and happy.ends_with_marker and answer.done is MISSING):
                 yield f"the run is completed, and the answer does not look so: {answer.failure or 'no end marker'}"
-            elif not happy.facts.handles and not happy.facts.timed and not happy.equals(answer):
+            elif scenario.kind == "invalid" and happy.is_kept and not happy.facts.chooses and happy.equals(answer):
+                if len(seen.calls) == len(self._happy.calls):  # else it was tried again
+                    yield from self._passed_over(scenario)
+            elif happy.is_kept and not happy.equals(answer):
                 if scenario.kind == "invalid" and len(answer.chunks) >= len(happy.answer.chunks):
                     return  # data that is passed on as it is can't be invalid
                 yield (
@@ -408,9 +465,15 @@ class _Judge:
                     f"{len(answer.chunks)} instead of {len(happy.answer.chunks)}"
                 )
 
+    def _passed_over(self, scenario: Scenario) -> Iterator[str]:
+        """Find an invalid event before others that have all been sent on."""
+        for number, fault in scenario.injection.answers.items():
+            if fault.invalid_after is not None and self._happy.calls[number - 1].events > fault.invalid_after + 1:
+                yield "the run is completed, and the invalid event has left no trace"
+
     def _chunks(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
         """Find chunks that the run without a fault has not; and ones that a resumed stream lacks without a gap."""
-        if answer.status is None or answer.status >= 400 or happy.facts.handles or happy.facts.timed:
+        if answer.status is None or answer.status >= 400 or not happy.is_kept:
             return
         completed = end is not None and end.outcome == "completed"
         if scenario.kind == "invalid" and completed:
@@ -431,29 +494,41 @@ class _Judge:
             if text in answer.body or any(text in value.encode() for value in answer.headers.values()):
                 yield f"the client got what is internal: {text.decode('utf-8', 'replace')}"
 
+    def _silence(self, scenario: Scenario, happy: _Happy, answer: Answer) -> Iterator[str]:
+        """Find a stream that is silent for longer than its `idleTimeout`."""
+        first = answer.chunks[0].at if answer.chunks else answer.ended
+        if happy.facts.first and first > happy.facts.first + _CLOSED_WITHIN:
+            yield f"no chunk comes for {first:g} s, and the `firstChunkTimeout` is {happy.facts.first:g} s"
+        if not answer.chunks or not happy.facts.silence or scenario.kind == "slow":
+            return
+        times = [*(chunk.at for chunk in answer.chunks), answer.ended]
+        longest = max(two - one for one, two in pairwise(times))
+        if longest > happy.facts.silence + _CLOSED_WITHIN:
+            yield f"the stream is silent for {longest:g} s, and its `idleTimeout` is {happy.facts.silence:g} s"
+
     def _upstreams(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
         """Find calls that are left open, go on when the client has left, or are repeated once a chunk was sent."""
         for call in seen.calls:
             if call.arrived is not None and call.ended is None and call.closed is None:
                 yield f"call {call.number} ({call.method} {call.url.host}) is left open"
-        asked = Counter[Any]()
+        counted = Counter[Any]()
         sent = min((each.began + each.chunks[0].at for each in seen.answers if each.chunks), default=None)
         for call in seen.calls:
-            asked[_repetition(call)] += 1
+            counted[_repetition(call)] += 1
             late = sent is not None and call.arrived is not None and call.arrived > sent
-            if late and call.method not in _REPEATABLE and asked[_repetition(call)] > self._asked[_repetition(call)]:
+            if (
+                late
+                and call.method not in _REPEATABLE
+                and counted[_repetition(call)] > self._expected_calls[_repetition(call)]
+            ):
                 yield f"call {call.number} ({call.method} {call.url.host}) is repeated after the first chunk"
-        if scenario.kind != "leave":
+        if any(happy.facts.outlives for happy in self._exchanges):
             return
-        for index in scenario.injection.clients:
-            answer, facts = seen.answers[index], self._exchanges[index].facts
-            if facts.outlives or not answer.left:
-                continue
-            left = answer.began + answer.ended
-            for call in seen.calls:
-                until = call.ended if call.closed is None else call.closed
-                if call.arrived is not None and call.arrived <= left and (until or left) > left + _CLOSED_WITHIN:
-                    yield f"call {call.number} ({call.url.host}) goes on when the client has left"
+        over = max((each.began + each.ended for each in seen.answers), default=0.0)
+        for call in seen.calls:
+            until = call.ended if call.closed is None else call.closed
+            if call.arrived is not None and call.arrived <= over and (until or over) > over + _CLOSED_WITHIN:
+                yield f"call {call.number} ({call.url.host}) goes on when the answer is over, or the client has left"
 
     def _afters(self, seen: Observation) -> Iterator[str]:
         """Find what did not run `after` once, or with an outcome that the client did not see."""
@@ -461,12 +536,21 @@ class _Judge:
             for each in end.afters:
                 if len(each.outcomes) != 1:
                     yield f"an `after` ran {_counted(len(each.outcomes), 'time')}"
-                elif each.outcomes != [end.outcome]:
+                elif each.outcomes != [_OF_RUNS.get(end.outcome, end.outcome)]:
                     yield f"an `after` ran with the outcome {each.outcomes[0]}, and the run is {end.outcome}"
         for happy, answer in zip(self._exchanges, seen.answers, strict=False):
             own = seen.end_of(answer)
             if own is not None and (reason := _outcome_differs(happy, answer, own)):
                 yield f"{reason}, and the outcome is {own.outcome}"
+
+    def _rows(self, seen: Observation) -> Iterator[str]:
+        """Find rows that were written twice."""
+        if any(happy.facts.handles for happy in self._exchanges):
+            return
+        for ours, theirs in zip(self._happy.rows, seen.rows, strict=False):
+            for expected, found in zip(ours, theirs, strict=False):
+                if isinstance(expected, list) and isinstance(found, list) and len(found) > len(expected):
+                    yield f"the database has {len(found)} rows instead of {len(expected)}"
 
     def _log(self, seen: Observation) -> Iterator[str]:
         """Find failures inside the engine."""
@@ -481,9 +565,9 @@ class _Judge:
 def _outcome_differs(happy: _Happy, answer: Answer, end: RunEnd) -> str:
     """Return what a client saw that does not go with the outcome of the run."""
     if answer.left:
-        if end.outcome == "cancelled" and happy.facts.outlives and end.error is None:
-            return "the run goes on without its client"
-        return "" if end.outcome != "failed" or end.error is not None else "the client has left"
+        goes_on = any(chunk.at > answer.ended + _CLOSED_WITHIN for chunk in happy.answer.chunks)
+        early = goes_on and happy.comparable and not happy.facts.outlives and not happy.paced
+        return "the client has left" if early and end.outcome == "completed" else ""
     if answer.error is not None and happy.answer.error is None and end.outcome == "completed":
         return "the client got an error"
     if answer.done is not MISSING and answer.error is None and end.outcome != "completed":

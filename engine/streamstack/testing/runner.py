@@ -13,10 +13,11 @@ from typing import Any, Final
 
 import structlog
 
-from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
+from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
+from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
@@ -57,13 +58,17 @@ class Injection:
         answers: Faults of upstreams' answers, by the number of the call.
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
+        done: The database gets that statement, and only its answer is lost.
         gone: The database stays away after that.
+        patience: Seconds after which clients leave whose answers have not ended.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
+    done: bool = False
     gone: bool = False
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ class _Recorder(RequestLog):
 def run_case(
     project: TestProject,
     case: Case,
-    databases: TestDatabases | None,
+    databases: TestDatabases,
     folder: Path,
     injection: Injection | None = None,
     *,
@@ -140,7 +145,7 @@ def run_case(
     Args:
         project: The project under test.
         case: The test.
-        databases: Makes its databases; None where the project uses none.
+        databases: Makes its databases.
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
         record: Calls that no upstream of the test answers are answered by the hosts that they name.
@@ -193,7 +198,7 @@ class _Trial:
     edition: Edition
     case: Case
     seen: Observation
-    databases: TestDatabases | None
+    databases: TestDatabases
     folder: Path
     injection: Injection | None = None
     record: bool = False
@@ -207,10 +212,8 @@ class _Trial:
             injection = self.injection or Injection()
             for number, fault in injection.answers.items():
                 upstreams.overlay(number, fault)
-            opened = None
-            if self.databases is not None:
-                opened = TemporaryDatabases(context.databases, context.folder, self.databases)
-                context.provide(open_databases, opened)
+            opened = TemporaryDatabases(context.databases, context.folder, self.databases)
+            context.provide(open_databases, opened)
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
@@ -223,8 +226,10 @@ class _Trial:
             )
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
-            relay = await stack.enter_async_context(DatabaseRelay(injection.statement, gone=injection.gone))
-            if self.injection is not None and opened is not None:
+            relay = await stack.enter_async_context(
+                DatabaseRelay(injection.statement, done=injection.done, gone=injection.gone)
+            )
+            if self.injection is not None:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
@@ -235,7 +240,14 @@ class _Trial:
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
-                        work = send(address, exchange.request, client, credentials, self._format(exchange.request))
+                        work = send(
+                            address,
+                            exchange.request,
+                            client,
+                            credentials,
+                            self._format(exchange.request),
+                            patience=injection.patience,
+                        )
                         sent.append(group.create_task(work))
                         if client.background:
                             await asyncio.sleep(_NOTICE)
@@ -259,8 +271,8 @@ class _Trial:
         return recorder
 
     def _context(self, upstreams: LocalUpstreams) -> Context:
-        context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder, http=replace(context.http, redirect=upstreams.redirect))
+        context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
+        return replace(context, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
@@ -274,15 +286,15 @@ class _Trial:
         streams = endpoint is not None and endpoint.response_type == "streaming"
         return str(endpoint.streaming.format) if streams and endpoint is not None else ""
 
-    def _default(self, opened: TemporaryDatabases | None, context: Context, name: str | None = None) -> Any:
+    def _default(self, opened: TemporaryDatabases, context: Context, name: str | None = None) -> TestDatabase:
         name = name or default_database(dict.fromkeys(context.databases))
-        if opened is None or name is None or name not in opened:
+        if name is None or name not in opened:
             known = ", ".join(context.databases)
             raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
 
     async def _query(
-        self, opened: TemporaryDatabases | None, context: Context, expected: ExpectedRows
+        self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows
     ) -> list[dict[str, Any]] | RunError:
         try:
             rows: list[dict[str, Any]] = await self._default(opened, context, expected.database).query(expected.sql)
@@ -316,12 +328,14 @@ def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Let the random functions of the language give the same values each time; secrets never come from there."""
-    before = random.getstate()
+    before, bytes_before = random.getstate(), tests.random_bytes
     random.seed(seed)
+    tests.random_bytes = random.randbytes
     try:
         yield
     finally:
         random.setstate(before)
+        tests.random_bytes = bytes_before
 
 
 @contextmanager

@@ -380,11 +380,11 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
 
 
 def suppress(
-    findings: Iterable[Diagnostic], kept: Iterable[Diagnostic], definition: Definition, root: nodes.Node
+    findings: Iterable[Diagnostic], unsuppressed: Iterable[Diagnostic], definition: Definition, root: nodes.Node
 ) -> list[Diagnostic]:
     """Leave out the findings of a document that its author allows.
 
-    Those of ``kept`` stay: nothing can run without what they miss. Where they are allowed, they say so.
+    Those of ``unsuppressed`` stay: nothing can run without what they miss. Where they are allowed, they say so.
     """
     ranges = _ranges(definition, root)
 
@@ -394,7 +394,7 @@ def suppress(
         )
 
     left = [finding for finding in findings if not allowed(finding)]
-    for each in kept:
+    for each in unsuppressed:
         why = "`allow` silences warnings and what is proved about names and streams: this has to be corrected"
         left.append(replace(each, hint="; ".join(filter(None, (each.hint, why)))) if allowed(each) else each)
     return left

@@ -347,10 +347,10 @@ def _names(argument: Argument | None) -> list[tuple[str, Mark]]:
 
 
 def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic]) -> None:
-    given = step.arguments.get(INPUTS)
-    if given is not None and not isinstance(given, Entries):
+    argument = step.arguments.get(INPUTS)
+    if argument is not None and not isinstance(argument, Entries):
         return
-    entries = given.entries if given is not None else ()
+    entries = argument.entries if argument is not None else ()
     by_name = {name: declared for declared in target.inputs for name in (declared.name, *declared.aliases)}
     sent = set()
     for entry in entries:

@@ -93,21 +93,21 @@ class StepReader:
         function, key, value, node = found
         # A parameter that stands beside its function is reported there, and not as missing too.
         if isinstance(value, Mapping) and not takes_mapping(function.parameters):
-            value, told = self._arguments.as_meant(function.parameters, value, f"`{function.name}`")
+            value, reported = self._arguments.as_meant(function.parameters, value, f"`{function.name}`")
         else:
-            told = ()
-        beside = (*_beside(node, function), *told)
+            reported = ()
+        beside = (*_beside(node, function), *reported)
         arguments = self._read_arguments(function, key, value, f"{path}.{function.name}", beside)
-        given = self._read_modifiers(node, path)
-        self._refuse_result(function, given)
+        modifiers = self._read_modifiers(node, path)
+        self._refuse_result(function, modifiers)
         if unknown:
             return _UNKNOWN
-        values = python_values(MODIFIERS, Arguments(given, node.mark))
+        values = python_values(MODIFIERS, Arguments(modifiers, node.mark))
         for name, make in (("allow", frozenset), ("timeout", _timeout), ("retry", _retry)):
             if name in values:
                 values[name] = make(values[name])
         if "result" in values:
-            values["result_mark"] = given["as"].mark
+            values["result_mark"] = modifiers["as"].mark
         return Step(function, arguments, node.mark, key.mark, path, **values)
 
     def _read_word(self, node: Scalar, path: str) -> Step | object | None:
@@ -229,7 +229,7 @@ class StepReader:
         return Arguments({}, node.mark)
 
     def _read_modifiers(self, node: Mapping, path: str) -> dict[str, Argument]:
-        given: dict[str, Argument] = {}
+        modifiers: dict[str, Argument] = {}
         for modifier in MODIFIERS:
             value = node.get(modifier.name)
             if value is None or is_null(value):
@@ -237,13 +237,13 @@ class StepReader:
             site = ArgumentSite("a step", modifier.name, f"{path}.{modifier.name}")
             argument = self._arguments.read(modifier.type, value, site)
             if argument is not None:
-                given[modifier.name] = argument
+                modifiers[modifier.name] = argument
             elif modifier.name == "as":
                 self.faults.holes = True
-        return given
+        return modifiers
 
-    def _refuse_result(self, function: Function, given: dict[str, Argument]) -> None:
-        result = given.get("as")
+    def _refuse_result(self, function: Function, modifiers: dict[str, Argument]) -> None:
+        result = modifiers.get("as")
         if isinstance(result, ConstantArgument) and function.effects.gives == "nothing":
             self.faults.add(
                 "no-result",
@@ -312,5 +312,5 @@ def _timeout(value: Value) -> Value | float | None:
 
 
 def _retry(arguments: Arguments) -> Retry | None:
-    given = python_values(RETRY, arguments)
-    return Retry(**{"times": 1, **given, "on": frozenset(given.get("on", ()))})
+    values = python_values(RETRY, arguments)
+    return Retry(**{"times": 1, **values, "on": frozenset(values.get("on", ()))})
