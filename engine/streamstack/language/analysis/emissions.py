@@ -139,7 +139,7 @@ def _emissions(
 def _passed(value: Value, env: Env, evaluate: Evaluator) -> Shape:
     """Return the shape of a value that is passed to a function, with its constant where it can be only one text."""
     shape = evaluate.value(value, dict(env))
-    texts = _texts(value, env, evaluate)
+    texts = _texts(value, env, evaluate) if shape.is_only("text") else None
     if texts is not None and len(texts) == 1 and (text := next(iter(texts))) is not None:
         return replace(TEXT, constant=text)
     return shape
