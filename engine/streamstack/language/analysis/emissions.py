@@ -165,12 +165,9 @@ def _emission(node: Node, given: Mapping[str, Shape], env: Env, evaluate: Evalua
 
 
 def _pieces(content: Shape, split: object) -> Shape:
-    """Return the shape of the pieces that a content is split into: records stay as they are."""
-    by = split.get("by") if isinstance(split, Arguments) else None
-    unit = constant(by)
-    if unit == "records":
-        return content.item()
-    return TEXT if unit is not MISSING else TEXT | content.item()
+    """Return the shape of the pieces that a content is split into: those of a list are lists."""
+    unit = constant(split.get("by")) if isinstance(split, Arguments) else MISSING
+    return content if unit == "records" else TEXT | content if unit is MISSING else TEXT
 
 
 # -- the texts that an expression may have
