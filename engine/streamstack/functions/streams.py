@@ -379,7 +379,7 @@ _MOST = 10_000_000
         default=100_000,
     ),
     choices=(Choice(("size", "within"), required=False),),
-    effects=Effects(gives="stream", result="stream of {key: by, ...compute}"),
+    effects=Effects(gives="stream", result="stream of {key?: by, ...compute}"),
     examples=[
         Example(
             "mean of the last three",
@@ -497,7 +497,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     ),
     effects=Effects(
         gives="stream",
-        result="stream of {key: key, first: boolean, removed: [text], "
+        result="stream of {key?: key, first: boolean, removed: [text], "
         "changed: {..., *: {value: any, previous: any, delta: number?, trend: text?}}}",
     ),
     examples=[

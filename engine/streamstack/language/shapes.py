@@ -12,6 +12,7 @@ an object has. `ANY` is the unknown shape, such as that of a body or a row. The 
     {a: T, b: T}    an object with these fields and no others
     {a: T, ...}     an object that has these fields, and perhaps others
     {..., * : T}    an object whose other fields are T
+    {a?: NAME}      an object that has this field if the parameter is given
     {...NAME}       an object with what a parameter computes, such as the figures of a window
     items of NAME   what the list or stream in a parameter holds
     NAME            the shape of a parameter's value; `it` is what a filter is applied to
@@ -421,12 +422,13 @@ class _Parser:
             elif name == "...":
                 rest = rest or ANY
             else:
+                optional = self._next == "?" and bool(self._take())
                 self._take(":")
                 shape = self._type()
                 if name == "*":
                     rest = shape or ANY
-                elif shape is not None:  # else of a parameter that is not given
-                    fields[name] = shape
+                elif shape is not None or not optional:
+                    fields[name] = shape or ANY
             if self._next != "}":
                 self._take(",")
         self._take("}")
