@@ -4,7 +4,8 @@ A block of YAML is a whole file without findings, unless marked otherwise:
 
 - `title="definitions/x.yaml"` in its info string: a file of the page's project, beside this repository's definitions;
 - `<!-- stack -->`, `<!-- inputs -->`, `<!-- endpoint -->` in the line above: a part of an endpoint;
-  `<!-- settings -->`: a part of streamstack.yaml. Comments, since the site's Markdown takes no more than a title;
+  `<!-- test -->`: a test without its name; `<!-- settings -->`: a part of streamstack.yaml. Comments, since the
+  site's Markdown takes no more than a title;
 - `<!-- wrong -->` (alone or after one of these words): wrong on purpose.
 
 In a `console` block each `$ ` begins a command, run in the page's project; what follows is its output.
@@ -24,7 +25,7 @@ import yaml
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _FENCE: Final = re.compile(r"^( *)(`{3,})(.*)$")
-_MARK: Final = re.compile(r"^ *<!-- ((?:stack|inputs|endpoint|settings|wrong| )+) -->$")
+_MARK: Final = re.compile(r"^ *<!-- ((?:stack|inputs|endpoint|settings|test|wrong| )+) -->$")
 _TITLE: Final = re.compile(r'title="([^"]+)"')
 _LINK: Final = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 

@@ -14,6 +14,7 @@ from streamstack.language.loading.documents import load
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings, Streaming
 from streamstack.language.source import read
 from streamstack.runtime.plan import Plan, compile_project
+from streamstack.runtime.probes import Probes
 from streamstack.runtime.run import Context, Run
 from tests.collector import Collector
 
@@ -32,7 +33,7 @@ class Outcome:
     contents: list[Any] = field(default_factory=list)
 
 
-def plan_of(stack: str, *, also: str = "", functions: Iterable[Function] = ()) -> Plan:
+def plan_of(stack: str, *, also: str = "", functions: Iterable[Function] = (), probes: Probes | None = None) -> Plan:
     """Compile a stack; ``also`` holds more documents (functions), ``functions`` declares more of the language."""
     text = HEAD + indent(dedent(stack).strip("\n") or "[]", "  ") + ("\n---\n" + dedent(also) if also else "")
     registry = Registry([*REGISTRY.values(), *functions])
@@ -46,7 +47,7 @@ def plan_of(stack: str, *, also: str = "", functions: Iterable[Function] = ()) -
             endpoints.append(definition)
         if isinstance(definition, FunctionDefinition):
             called[definition.name] = definition
-    (plan,) = compile_project(Project(tuple(endpoints), called))
+    (plan,) = compile_project(Project(tuple(endpoints), called), probes)
     return plan
 
 
@@ -59,9 +60,10 @@ async def run_stack(
     http: HttpSettings | None = None,
     databases: Mapping[str, Database] | None = None,
     state: StateSettings | None = None,
+    probes: Probes | None = None,
 ) -> Outcome:
     """Run a stack to its end, and what it registered with `after`."""
-    plan = plan_of(stack, also=also, functions=functions)
+    plan = plan_of(stack, also=also, functions=functions, probes=probes)
     sink = Collector()
     context = Context(
         env={"HOME_TOWN": "Ghent"},

@@ -29,7 +29,7 @@ from streamstack.language.filters.operations import FILTERS, FUNCTIONS_OF_EXPRES
 from streamstack.language.findings import FINDINGS
 from streamstack.language.keys import CONSTRAINTS, INPUT_KEYS, MODIFIERS, TYPES
 from streamstack.language.names import RESERVED
-from streamstack.language.project import read_project, validate
+from streamstack.language.project import read_project, read_tests, validate
 from streamstack.language.settings import Resume, Streaming, load_settings
 from streamstack.server.app import serving_locally
 from streamstack.spec import fields_of
@@ -103,6 +103,11 @@ def findings_of(block: Block) -> list[Diagnostic]:
     if "settings" in block.words:
         # Beside the page's project, which has the files that settings name.
         return load_settings(block.text, "definitions/streamstack.yaml", os.environ)[1]
+    if "test" in block.words:
+        body = "".join(f"    {line}\n" for line in block.text.split("\n"))
+        checked = read_project(Path("definitions"), REGISTRY, os.environ)
+        Path("block.test.yaml").write_text(f"tests:\n  - name: block\n{body}", "utf-8")
+        return read_tests(checked, [Path("block.test.yaml")])[1]
     part = block.words & {"stack", "inputs", "endpoint"}
     text = wrapped(block) if part else block.text
     found = validate({"block.yaml": text}, REGISTRY, Streaming(), None)[1]

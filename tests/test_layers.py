@@ -77,6 +77,7 @@ LIBRARIES = {
         "streamstack.cli.call",
         "streamstack.testing.answers",
         "streamstack.testing.messages",
+        "streamstack.testing.recorder",
         "streamstack.testing.upstreams",
     ),
     "joserfc": ("streamstack.connections.tokens",),

@@ -208,6 +208,40 @@ def test_a_diff_of_a_file_without_a_last_line_break(folder: Path) -> None:
     assert "\n+functionStack: [{return: 1}]\n" in shown
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("path: /a/:id", "path: /a/{id}"),
+        ("path: /a/${id}.json", "path: /a/{id}.json"),
+        ("path: '/a/[...id]'", "path: '/a/{id:path}'"),
+        ("path: https://example.org/a/{id*}", "path: /a/{id:path}"),
+        ("path: a/<id>/", "path: /a/{id}"),
+        ("inputParameters: {id: {type: text, required: yes}}", "inputParameters: {id: {type: text, required: true}}"),
+        (
+            "inputParameters: {id: {type: text, nullable: 'off'}}",
+            "inputParameters: {id: {type: text, nullable: false}}",
+        ),
+        ('inputParameters: {id: {type: text, maxLength: "5"}}', "inputParameters: {id: {type: text, maxLength: 5}}"),
+        ('inputParameters: {id: {type: integer, maximum: "5"}}', "inputParameters: {id: {type: integer, maximum: 5}}"),
+        ("inputParameters: {id: {type: text, filters: trim}}", "inputParameters: {id: {type: text, filters: [trim]}}"),
+        ("functionStack: [{stream: << input.idd >>}]", "functionStack: [{stream: << input.id >>}]"),
+        ("functionStack: [{stream: << 'a' | lowr >>}]", "functionStack: [{stream: << 'a' | lower >>}]"),
+        ("functionStack: [{stream: 1, disabled: no}]", "functionStack: [{stream: 1, disabled: false}]"),
+        ("functionStack: [{stream: {content: a, event: 5}}]", 'functionStack: [{stream: {content: a, event: "5"}}]'),
+    ],
+)
+def test_each_exact_hint_is_written(folder: Path, before: str, after: str) -> None:
+    """What a hint writes out exactly is written by `fix`; a file that is given several times counts once."""
+    sound = {"method": "GET", "path": "/a/{id}", "inputParameters": "{id: text}", "functionStack": "[{stream: 1}]"}
+    key = before.partition(":")[0]
+    lines = {name: f"{name}: {text}" for name, text in sound.items()}
+    file = folder / "a.yaml"
+    file.write_text("\n".join((lines | {key: before}).values()) + "\n", "utf-8")
+    result = run("a.yaml", "./a.yaml", str(file), ".")
+    assert file.read_text("utf-8") == "\n".join((lines | {key: after}).values()) + "\n"
+    assert (result.exit_code, result.stderr) == (0, "1 of 1 file changed\n")
+
+
 def test_tests_are_corrected_with_the_definitions(folder: Path) -> None:
     """Keys, values, paths and variables of a test file are corrected, below a folder and by its name."""
     definition = (

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from streamstack.cli import COMMANDS, main
+from streamstack.cli import main
 from streamstack.cli.init import TEMPLATES, project_files
-from tests.server.processes import serving
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.server.app import serving_locally
+from tests.documents import read_page
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = {
@@ -32,11 +37,11 @@ FILES = {
     "streamstack.yaml",
 }
 #: A request of each template, a part of its answer, and how many chunks it has at least.
-REQUESTS = {
-    "chat": ("POST", "/api/chat", b'{"message": "Hello"}', b"Hello", 40),
-    "data": ("GET", "/api/products", b"", b'"name":"Chair"', 3),
-    "dashboard": ("GET", "/api/dashboard?count=5", b"", b'"service":"shop"', 5),
-    "webhook": ("GET", "/api/orders", b"", b"event: done", 1),
+REQUESTS: dict[str, tuple[str, str, Any, bytes, int]] = {
+    "chat": ("POST", "/api/chat", {"message": "Hello"}, b"Hello", 40),
+    "data": ("GET", "/api/products", None, b'"name":"Chair"', 3),
+    "dashboard": ("GET", "/api/dashboard?count=5", None, b'"service":"shop"', 5),
+    "webhook": ("GET", "/api/orders", None, b"event: done", 1),
 }
 
 
@@ -69,27 +74,21 @@ def test_project_is_complete_and_valid(template: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-async def test_project_streams(
-    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    """Served as it is written; the first chunk arrives long before the last."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("MEASURE_EVERY", "50ms")
-    if template in ("data", "webhook"):
-        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres"))
+def test_project_streams(template: str, tmp_path: Path, postgres: str) -> None:
+    """Served as it is written; the chunks arrive apart."""
     run("init", tmp_path, "--template", template)
     method, path, body, part, count = REQUESTS[template]
+    checked = read_project(tmp_path / "definitions", REGISTRY, {"DATABASE_URL": postgres, "MEASURE_EVERY": "50ms"})
+    assert checked.findings == []
     times, chunks = [], []
-    async with serving(tmp_path / "definitions") as server:
-        client = await server.connect()
-        head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        client.ask(path, method, extra=head)
-        client.writer.write(body)
-        assert b" 200 " in await client.head()
-        while data := await client.chunk():
+    with (
+        serving_locally(checked, checked.environment) as address,
+        httpx.stream(method, address + path, json=body, trust_env=False) as reply,
+    ):
+        assert reply.status_code == 200
+        for data in reply.iter_raw():
             times.append(perf_counter())
             chunks.append(data)
-        client.close()
     assert part in b"".join(chunks)
     assert b"event: done" in chunks[-1]
     assert b"".join(chunks).count(b"data: ") > count - 1
@@ -149,6 +148,13 @@ def test_unknown_template_lists_all() -> None:
     assert "'cat' is not one of 'chat', 'data', 'dashboard', 'webhook'" in result.stderr
 
 
+def test_tutorial_shows_the_file_that_is_written() -> None:
+    """The first page of the tutorial begins with the chat project."""
+    page = read_page(ROOT / "docs" / "tutorial" / "getting-started.md")
+    (block,) = [block for block in page.blocks if block.title == "definitions/chat.yaml"]
+    assert block.text + "\n" == project_files("chat")["definitions/chat.yaml"].decode()
+
+
 def test_wheel_has_the_templates(tmp_path: Path) -> None:
     """Dot files and tests too: an installed streamstack writes the same projects."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
@@ -164,11 +170,34 @@ def test_wheel_has_the_templates(tmp_path: Path) -> None:
     assert wanted <= set(zipfile.ZipFile(wheel).namelist())
 
 
-@pytest.mark.skipif("test" not in COMMANDS, reason="`streamstack test` is not built yet")
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_project_passes_its_tests(template: str, tmp_path: Path) -> None:
+def test_project_passes_its_tests(template: str, tmp_path: Path, postgres: str) -> None:
     """Those that `init` writes."""
     run("init", tmp_path, "--template", template)
-    command = [sys.executable, "-c", "from streamstack.cli import main; main()", "test"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = run("test", tmp_path / "definitions", "--database", postgres)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^[2-9] tests passed in", result.output, re.MULTILINE)
+
+
+def test_tutorial_changes_and_tests_the_project(tmp_path: Path) -> None:
+    """A change of the endpoint fails two tests; with what the page says to expect, they pass again."""
+    run("init", tmp_path)
+    definitions = tmp_path / "definitions"
+    replace(definitions / "chat.yaml", "<< item.text >>", "<< item.text | upper >>")
+    result = run("test", definitions)
+    assert (result.exit_code, "2 tests passed, 2 failed" in result.stdout + result.stderr) == (1, True)
+    page = (ROOT / "docs" / "tutorial" / "getting-started.md").read_text("utf-8")
+    for old, new in (
+        ('"Hello" in value', '"HELLO" in value'),
+        ('chunks: [Good, {content: " morning!", at: 100ms}]', 'chunks: [GOOD, {content: " MORNING!", at: 100ms}]'),
+    ):
+        assert new in page
+        replace(definitions / "chat.test.yaml", old, new)
+    assert run("test", definitions).exit_code == 0
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Replace a part of a file, which is in it once."""
+    text = path.read_text("utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), "utf-8")

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 from structlog.testing import capture_logs
 
-from streamstack.connections.redis import ANSWER, PATIENCE, Client, Redis, Script, ask
+from streamstack.connections.redis import ANSWER, PATIENCE, Client, Redis, Script, execute_command
 from streamstack.errors import RunError
 from streamstack.language.environment import RedisUrl, parse_redis
 from tests.certificates import certified
@@ -20,13 +20,13 @@ from tests.redis import RedisServer, free_port
 
 async def get(store: Redis, key: bytes = b"k", *, again: bool = False) -> bytes | None:
     """Ask for a value."""
-    value: bytes | None = await store.run(lambda client: ask(client, "GET", key), again=again)
+    value: bytes | None = await store.run(lambda client: execute_command(client, "GET", key), again=again)
     return value
 
 
 async def put(store: Redis, value: bytes, key: bytes = b"k") -> None:
     """Keep a value."""
-    await store.run(lambda client: ask(client, "SET", key, value))
+    await store.run(lambda client: execute_command(client, "SET", key, value))
 
 
 async def test_it_is_reached_by_port_and_by_socket(own_redis: RedisServer) -> None:
@@ -60,7 +60,7 @@ async def test_a_connection_that_was_closed_unheard_is_made_anew(own_redis: Redi
                 raise RuntimeError("the handler is closed")
 
             writer.writelines = refuse
-        value: bytes | None = await ask(client, "GET", b"k")
+        value: bytes | None = await execute_command(client, "GET", b"k")
         return value
 
     assert await store.run(closed, again=True) == b"v"
@@ -154,7 +154,7 @@ async def test_work_that_may_be_repeated_survives_a_lost_connection(own_redis: R
 
 
 async def _block(client: object) -> object:
-    return await ask(client, "BLPOP", "nothing", 0.7)  # type: ignore[arg-type]  # the client of the test's store
+    return await execute_command(client, "BLPOP", "nothing", 0.7)  # type: ignore[arg-type]  # the client of the test's store
 
 
 async def test_one_that_does_not_answer_is_given_up(own_redis: RedisServer) -> None:
@@ -184,12 +184,12 @@ async def test_who_listens_may_wait_for_long(own_redis: RedisServer) -> None:
     """Commands that wait for what comes have connections of their own, and no time-out."""
     store = Redis(parse_redis(own_redis.url))
     listener = store.listener()
-    waiting = asyncio.create_task(ask(listener, "BLPOP", "list", 10))
+    waiting = asyncio.create_task(execute_command(listener, "BLPOP", "list", 10))
     await asyncio.sleep(ANSWER + 0.3)
     assert not waiting.done()
-    await store.run(lambda client: ask(client, "RPUSH", "list", "item"))
+    await store.run(lambda client: execute_command(client, "RPUSH", "list", "item"))
     assert await waiting == (b"list", b"item")
-    again = asyncio.create_task(ask(listener, "BLPOP", "list", 10))
+    again = asyncio.create_task(execute_command(listener, "BLPOP", "list", 10))
     await asyncio.sleep(0.1)
     own_redis.kill()
     with pytest.raises(LostError) as raised:
@@ -240,7 +240,7 @@ async def test_a_command_that_is_cancelled_confuses_no_other(own_redis: RedisSer
     store = Redis(parse_redis(own_redis.url))
     await put(store, b"right")
     for _ in range(20):
-        task = asyncio.create_task(store.run(lambda client: ask(client, "ECHO", "wrong")))
+        task = asyncio.create_task(store.run(lambda client: execute_command(client, "ECHO", "wrong")))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()

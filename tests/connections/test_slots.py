@@ -24,8 +24,8 @@ class Process:
         self.slots = RedisSlots(self.redis)
 
     async def kill(self) -> None:
-        if self.slots.beats is not None:
-            self.slots.beats.cancel()
+        if self.slots.heartbeat_task is not None:
+            self.slots.heartbeat_task.cancel()
         await self.redis.aclose()
 
     async def stop(self) -> None:
@@ -37,7 +37,7 @@ class Process:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases that end soon, so that tests need not wait."""
     monkeypatch.setattr(redis_state, "LEASE", 0.4)
-    monkeypatch.setattr(redis_state, "BEAT", 0.1)
+    monkeypatch.setattr(redis_state, "HEARTBEAT_INTERVAL", 0.1)
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -157,9 +157,9 @@ async def test_who_holds_nothing_says_nothing(redis_url: str, quick: None) -> No
     assert await process.slots.acquire(b"k", 1)
     await process.slots.release(b"k")
     await asyncio.sleep(0.3)
-    assert process.slots.beats is None
+    assert process.slots.heartbeat_task is None
     assert await process.slots.acquire(b"k", 1)
-    assert process.slots.beats is not None
+    assert process.slots.heartbeat_task is not None
     await process.slots.release(b"k")
     await process.stop()
     assert [key for key in await process.redis.client.keys("*") if b"processes" not in key] == []

@@ -7,8 +7,9 @@ import pytest
 from streamstack.functions import FAMILIES, REGISTRY
 from streamstack.language.definition import Example, Function
 from streamstack.language.settings import Database
+from streamstack.runtime.probes import Probes
 from tests.functions.example_upstream import HOST, example_upstream
-from tests.stacks import run_stack
+from tests.stacks import Outcome, run_stack
 
 EXAMPLES = [
     pytest.param(example, id=f"{declared.name}: {example.title}")
@@ -21,7 +22,7 @@ SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
 
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_an_example_gives_what_it_says(example: Example, request: pytest.FixtureRequest) -> None:
-    """The declaration's example is loaded, run and compared."""
+    """The declaration's example is loaded, run and compared: with probes and mutants, and without."""
     if "db." in example.stack:
         url: str = request.getfixturevalue("postgres")
         databases = {"main": Database(url=url)}
@@ -30,7 +31,12 @@ async def test_an_example_gives_what_it_says(example: Example, request: pytest.F
         async with example_upstream() as http:
             outcome = await run_stack(example.stack, example.inputs, http=http)
     else:
+        _compare(example, await run_stack(example.stack, example.inputs, probes=Probes(mutates=True)))
         outcome = await run_stack(example.stack, example.inputs)
+    _compare(example, outcome)
+
+
+def _compare(example: Example, outcome: Outcome) -> None:
     if example.fails is not None:
         assert outcome.error is not None
         assert outcome.error.code == example.fails

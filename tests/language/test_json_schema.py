@@ -1,4 +1,4 @@
-"""JSON Schemas of authors: what is refused at load, what a value is told, within which bounds."""
+"""JSON Schemas of authors: what is refused at load, the faults of values, and the bounds of a check."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ from streamstack.language.paths import parse_path, refuse_path, shape
         ("/o/{id:[0-9]+}", "write {id}, and declare its type and `pattern` under `inputParameters`"),
         ("/o/<int:id>", "write {id}, and declare its type and `pattern` under `inputParameters`"),
         ("/o/:id", "write {id}"),
+        ("/o/:id?", "write {id}, and a second endpoint for the path without it"),
+        ("/f/*.pdf", "write a parameter, as in {name}.pdf, or %2A for the character"),
         ("/o/{rest:path}/x", "make it the last segment, alone between slashes"),
         ("/o/{a}{b}", "write a character between them, as in {a}-{b}"),
         ("/o/{a}-{a}", "give one of the two another name"),
@@ -30,11 +32,58 @@ from streamstack.language.paths import parse_path, refuse_path, shape
 )
 def test_hints(path: str, hint: str) -> None:
     """What other frameworks write gets the advice what to write here."""
-    assert (refuse_path(path) or ("", ""))[1] == hint
+    assert getattr(refuse_path(path), "hint", "") == hint
 
 
 @pytest.mark.parametrize(
-    "path", ["/m/{model}:generate", "/m/{a}-{b}.{c}", "/f/{rest:path}", "/{any:path}", "/a/:1", "/x/a*"]
+    ("path", "instead"),
+    [
+        ("/x/:id.json", "/x/{id}.json"),
+        ("/x/:a-:b", "/x/{a}-{b}"),
+        ("/x/:user-id", "/x/{user-id}"),
+        ("/v/${id}", "/v/{id}"),
+        ("/v/#{id}/w", "/v/{id}/w"),
+        ("/x/[id]", "/x/{id}"),
+        ("/x/[...slug]", "/x/{slug:path}"),
+        ("/x/<id>", "/x/{id}"),
+        ("/{{id}}", "/{id}"),
+        ("/{ id }", "/{id}"),
+        ("/<< input.id >>/x", "/{id}/x"),
+        ("/files/{p*}", "/files/{p:path}"),
+        ("https://example.org/a/:b", "/a/{b}"),
+        ("http://example.org", "/"),
+        ("z/{p}/", "/z/{p}"),
+        ("//a//:b", "/a/{b}"),
+        ("/files/*.pdf", ""),
+        ("/x/a*", ""),
+        ("/a/%FF", ""),
+        ("/x/:id?", ""),
+        ("/o/{id:int}", ""),
+        ("/[id]/[id]", ""),
+    ],
+)
+def test_what_is_surely_meant(path: str, instead: str) -> None:
+    """A path that can't mean what it says is refused, and its replacement and the path in its hint are sound."""
+    fault = refuse_path(path)
+    assert fault is not None
+    assert fault.instead == instead
+    assert not instead or refuse_path(instead) is None
+    written = fault.hint.removeprefix("write ")
+    assert not written.startswith("/") or refuse_path(written) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/m/{model}:generate",
+        "/m/{a}-{b}.{c}",
+        "/f/{rest:path}",
+        "/{any:path}",
+        "/a/:1",
+        "/x/a%2A",
+        "/v1/models:run",
+        "/a/{x}$",
+    ],
 )
 def test_sound(path: str) -> None:
     """Parameters may stand inside a segment, and take the rest of a path."""

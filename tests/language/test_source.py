@@ -11,10 +11,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from streamstack.cli.validate import apply
 from streamstack.errors import Diagnostic
 from streamstack.language import source
 from streamstack.language.nodes import Document
+from streamstack.language.rewriting import apply
 from streamstack.language.source import Mapping, Node, Scalar, Sequence, plain, read
 
 ENDPOINT = """\

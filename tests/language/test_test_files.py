@@ -109,6 +109,12 @@ def test_bodies_are_encoded(written: str, method: str, body: bytes | None, media
             "text/event-stream",
         ),
         ("messages: [a, {json: {a: 1}}]", (Piece(b"a"), Piece(b'{"a":1}')), ""),
+        ("messages: [{base64: AP8=, after: 1ms}]", (Piece(b"\x00\xff", 0.001, binary=True),), ""),
+        (
+            "chunks: fixtures/pieces.yaml",
+            (Piece("data: é<<".encode()), Piece(b"\xc3", 0.5, binary=True)),
+            "text/event-stream",
+        ),
     ],
 )
 def test_pieces_of_answers(written: str, pieces: tuple[Piece, ...], media: str) -> None:

@@ -53,7 +53,7 @@ def run() -> Run:
 
 async def turn(pacing: Pacer, run: Run, content: Any) -> None:
     """Wait as a compiled stack does."""
-    waiting = pacing.turn(run, content)
+    waiting = pacing.schedule(run, content)
     if waiting is not None:
         await waiting
         resume(run)
@@ -81,7 +81,7 @@ def gaps(times: list[float]) -> list[float]:
 def paced(mode: str, interval: float | None = 1.0, jitter: float | None = 0.0) -> Pacer:
     """A pace whose chance is always the same."""
     pacing = Pacer(random.Random(7).random)  # noqa: S311  (no secret)
-    pacing.ask(mode, interval, jitter)
+    pacing.configure(mode, interval, jitter)
     return pacing
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from streamstack.errors import RunError
+from streamstack.runtime.probes import Probes
 from streamstack.runtime.run import Context, Run
 from tests.collector import Collector
 from tests.stacks import plan_of
@@ -122,7 +123,9 @@ async def test_whatever_is_nested_runs_and_stops(first: int) -> None:
     for seed in range(first, first + 10):
         writer = Writer(seed)
         steps = [{"set": {"held": []}}, *writer.stack(), *writer.stack()]
-        plan = plan_of("\n".join(f"- {json.dumps(step)}" for step in steps), also=SAY)
+        plan = plan_of(
+            "\n".join(f"- {json.dumps(step)}" for step in steps), also=SAY, probes=Probes() if seed % 3 else None
+        )
         run = Run(Collector(), Context())
         task = asyncio.create_task(plan.start(run, {}))
         stopped = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from streamstack.errors import RunError
@@ -95,3 +97,20 @@ def test_path_that_is_no_utf8() -> None:
     """Such a path is the caller's fault."""
     with pytest.raises(RunError, match="UTF-8"):
         ROUTES.find("GET", "/users/%ff")
+
+
+@pytest.mark.parametrize(
+    ("segment", "first", "others"),
+    [
+        ("a1b", "/a{x}", ["/{x}b", "/{x}"]),
+        ("ab1b", "/ab{x}", ["/a{x}b", "/{x}1b", "/{x:path}"]),
+        ("a-b", "/a{x}", ["/{x}-{y}", "/{x}b"]),
+        ("x.y.z", "/{x}.{y}.z", ["/x.{y}", "/{x}.z"]),
+    ],
+)
+def test_segments_with_literal_parts_have_an_order(segment: str, first: str, others: list[str]) -> None:
+    """In whatever order the definitions are read, the same one of the routes that match is found."""
+    for paths in permutations([first, *others]):
+        found = Routes([("GET", path, path) for path in paths]).find("GET", f"/{segment}")
+        assert found is not None
+        assert found[0] == first

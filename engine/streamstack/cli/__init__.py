@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -16,6 +17,7 @@ from streamstack.server.signals import Early
 #: The commands in the order of the help, each with the module of this package that has a function of its name.
 COMMANDS: Final = {
     "init": "init",
+    "import": "imports",
     "serve": "serve",
     "validate": "validate",
     "test": "test",
@@ -92,7 +94,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"streamstack.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name)
         return command
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, sleep
-from typing import Final
+from time import perf_counter, sleep, time
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -15,12 +16,17 @@ from rich.console import Console
 from streamstack.cli import CLEAN, FOUND, give_up
 from streamstack.cli.validate import default_paths
 from streamstack.connections.database.embedded import EmbeddedError
+from streamstack.language.cases import FAULTS
 from streamstack.language.findings import write_text
+from streamstack.language.project import display_name
+from streamstack.testing import fixtures
+from streamstack.testing.coverage import Coverage
+from streamstack.testing.mutants import Verdict, report
 from streamstack.testing.report import Report, write_junit
-from streamstack.testing.suite import Result, Suite, open_session, read_suite, run_suite
+from streamstack.testing.suite import Result, Session, Suite, open_session, read_suite, run_mutants, run_suite
 
 #: Seconds between looks at the files.
-_LOOK: Final = 0.3
+_POLL: Final = 0.3
 _NO_TESTS: Final = """\
 no tests found in {paths}. Write one into a file beside the definition, for example hello.test.yaml:
 
@@ -35,7 +41,32 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option("-k", "pattern", metavar="TEXT", help="Run only tests with this text in their name, file or path.")
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write the results as JUnit XML.")
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Send calls that no upstream of a test answers to their hosts, and write the answers into `fixtures/`.",
+)
+@click.option(
+    "--faults", is_flag=True, help="Repeat each test with every fault: cut upstreams, clients that leave, ..."
+)
+@click.option("--fault", metavar="NAME", help="Repeat each test with one fault, as a failed `--faults` names it.")
 @click.option("--watch", is_flag=True, help="Run again whenever a file changes.")
+@click.option(
+    "--update",
+    is_flag=True,
+    help="Write what was observed where an expectation failed or is empty, and run the tests again.",
+)
+@click.option("--coverage", is_flag=True, help="Show which steps and branches of the definitions were not run.")
+@click.option(
+    "--coverage-xml",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the coverage as Cobertura's XML, in which each step is a line.",
+)
+@click.option(
+    "--mutate",
+    is_flag=True,
+    help="Change one step, condition or constant of the definitions at a time, and show what no test notices.",
+)
 @click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -49,25 +80,24 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
 )
 @click.pass_context
 def test(
-    context: click.Context,
-    paths: tuple[Path, ...],
-    *,
-    pattern: str | None,
-    junit: Path | None,
-    watch: bool,
-    jobs: int | None,
-    database: str | None,
+    context: click.Context, /, paths: tuple[Path, ...], *, watch: bool, record: bool, update: bool, **options: Any
 ) -> None:
     """Run the tests in `*.test.yaml` files: files, or all in folders (`definitions/`, or the current folder).
 
     Each test has a server, a memory and databases of its own. Waits take no time. Environment variables and
-    `.env` are not read: a test has the variables that it names.
+    `.env` are not read: a test has the variables that it names. With `--record` it has the environment's, too.
+
+    With `--faults`, each test that passes is repeated with one fault at a time: upstreams that refuse, answer 429
+    and 500, are cut, stall or send what is invalid, clients that leave, read slowly or come back, databases that are
+    lost. What holds then without being written is checked, such as that a failed stream never looks finished.
 
     Exit codes: 0 if all tests passed, 1 if a test failed or a file has errors, 2 if the command could not run.
     """
-    command = _Command(paths or default_paths(), pattern, junit, jobs, database)
+    command = _Command(paths or default_paths(), **options)
     try:
-        code = command.run()
+        if record:
+            command.record()
+        code = command.update() if update else command.run()
         while watch:
             command.wait_for_change()
             code = command.run()
@@ -83,56 +113,103 @@ def test(
     context.exit(code)
 
 
+@dataclass(slots=True)
 class _Command:
-    def __init__(
-        self, paths: tuple[Path, ...], pattern: str | None, junit: Path | None, jobs: int | None, database: str | None
-    ) -> None:
-        self.paths = paths
-        self._pattern = pattern
-        self._junit = junit
-        self._jobs = jobs
-        self._database = database
-        self._report = Report(Console(), Console(stderr=True))
-        self._folders: set[Path] = {each if each.is_dir() else each.parent for each in paths}
-        self._stamps: dict[str, tuple[int, int]] = {}
+    paths: tuple[Path, ...]
+    pattern: str | None
+    junit: Path | None
+    faults: bool
+    fault: str | None
+    coverage: bool
+    coverage_xml: Path | None
+    mutate: bool
+    jobs: int | None
+    database: str | None
+    _report: Report = field(default_factory=lambda: Report(Console(), Console(stderr=True)))
+    _folders: set[Path] = field(default_factory=set)
+    _stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def run(self) -> int | None:
         """Run the tests once; return the exit code, None where there are none."""
-        self._stamps = _stamps(self._folders)
         began = perf_counter()
-        suite = read_suite(self.paths)
-        self._folders |= set(suite.projects)
+        suite = self._read()
         if suite.failed:
             click.echo(write_text(sorted(suite.findings), suite.sources), nl=False)
             return FOUND
         if not suite.files:
             return None
-        if self._pattern is not None:
-            suite.select(self._pattern)
-        results = self._results(suite)
-        self._report.failures(results)
-        self._report.notes(results)
+        faults = FAULTS if self.faults else ()
+        with open_session(suite, self.database, faults=faults, fault=self.fault) as session:
+            results = self._results(suite, session)
+            self._report.failures(results)
+            self._report.notes(results)
+            if self.coverage or self.coverage_xml is not None:
+                self._show_coverage(suite.coverage(results))
+            if self.mutate:
+                click.echo("\n".join(report(self._verdicts(suite, results, session))))
         self._report.summary(results, perf_counter() - began)
-        if self._junit is not None:
-            write_junit(results, self._junit)
+        if self.fault is not None and not any(each.faults for each in results):
+            click.echo(f"no test that passes has the fault `{self.fault}`: `--faults` tries all there are", err=True)
+            return FOUND
+        if self.junit is not None:
+            write_junit(results, self.junit)
         return CLEAN if all(each.passed for each in results) else FOUND
 
-    def _results(self, suite: Suite) -> list[Result]:
-        with open_session(suite, self._database) as session:
-            running = run_suite(suite, session, self._jobs)
-            with self._report.follow(running, len(suite.tests)) as followed:
-                results = list(followed)
-        return sorted(results, key=lambda each: each.mark)
+    def update(self) -> int | None:
+        """Write what the tests observe into their files, then run them."""
+        suite = self._read()
+        if not suite.failed:
+            with open_session(suite, self.database) as session:
+                results = self._results(suite, session)
+            for path in suite.update(results):
+                click.echo(f"{display_name(path)}: updated")
+        return self.run()
+
+    def record(self) -> None:
+        """Run the tests with real upstreams, and write what these answer into fixtures."""
+        suite = self._read()
+        if suite.failed:
+            return  # which running tells
+        lines = 0
+        with open_session(suite, self.database) as session:
+            for line in fixtures.record(suite, session, os.environ):
+                lines += 1
+                click.echo(line)
+        if not lines:
+            click.echo("nothing to record: upstreams of the tests answer all calls")
+
+    def _read(self) -> Suite:
+        self._folders |= {each if each.is_dir() else each.parent for each in self.paths}
+        self._stamps = _stamps(self._folders)
+        suite = read_suite(self.paths, counts=self.coverage or self.coverage_xml is not None, mutates=self.mutate)
+        self._folders |= set(suite.projects)
+        if self.pattern is not None:
+            suite.select(self.pattern)
+        return suite
+
+    def _results(self, suite: Suite, session: Session) -> list[Result]:
+        running = run_suite(suite, session, self.jobs)
+        with self._report.follow(running, len(suite.tests)) as followed:
+            return sorted(followed, key=lambda each: each.mark)
+
+    def _verdicts(self, suite: Suite, results: list[Result], session: Session) -> list[Verdict]:
+        return list(run_mutants(suite, results, session, self.jobs))
+
+    def _show_coverage(self, coverage: Coverage) -> None:
+        if self.coverage:
+            click.echo("\n".join(coverage.lines()))
+        if self.coverage_xml is not None:
+            coverage.write_cobertura(self.coverage_xml, time())
 
     def wait_for_change(self) -> None:
         """Wait until a file of the projects changes."""
         click.echo("waiting for changes; Ctrl-C ends", err=True)
         while _stamps(self._folders) == self._stamps:
-            sleep(_LOOK)
+            sleep(_POLL)
 
 
 def _stamps(folders: Iterable[Path]) -> dict[str, tuple[int, int]]:
-    """Return when files were changed, and their sizes; what is hidden is passed over."""
+    """Return when files were changed, and their sizes, without hidden ones."""
     found = {}
     for folder in folders:
         for parent, below, names in os.walk(folder):

@@ -387,18 +387,18 @@ class HttpClient:
         return await self._through_redirects(request, send_once)
 
     async def _through_redirects(self, request: UpstreamRequest, once: Callable[[UpstreamRequest], Awaitable[T]]) -> T:
-        asked = request
+        original = request
         for _ in range(request.redirects + 1):
             try:
                 return await once(request)
             except _RedirectError as redirect:
                 request = follow(request, redirect.status, redirect.location)
             except RunError as error:
-                if request is asked or error.code != "template":
+                if request is original or error.code != "template":
                     raise
                 # The address is the upstream's word, not the author's.
                 raise RunError(
-                    "http-connection", f"{asked.url.host} redirects to what can't be asked", final=True
+                    "http-connection", f"{original.url.host} redirects to what can't be asked", final=True
                 ) from error
         raise RunError("http-status", f"{request.url.host} redirects more than {request.redirects} times", final=True)
 
@@ -453,10 +453,10 @@ class WebSocket:
         if code in _WELL:
             return None
         if code == _TOO_BIG and message.type is aiohttp.WSMsgType.ERROR:
-            told = f"a message of {self._host} has more than {self._largest} bytes, the largest that is read"
-            raise RunError("invalid-chunk", told)
-        told = "broke off" if code in (None, 1006) else f"closed the connection with code {code}"
-        raise RunError("stream-lost", f"{self._host} {told}", details={"code": code})
+            reason = f"a message of {self._host} has more than {self._largest} bytes, the largest that is read"
+            raise RunError("invalid-chunk", reason)
+        reason = "broke off" if code in (None, 1006) else f"closed the connection with code {code}"
+        raise RunError("stream-lost", f"{self._host} {reason}", details={"code": code})
 
     async def close(self) -> None:
         """Close the connection."""
@@ -570,22 +570,22 @@ def fault_of(error: Exception, host: str, connect: float) -> RunError:
         )
     final = False
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        told = f"no connection to {host} came about through the proxy of `http.proxy`"
+        message = f"no connection to {host} came about through the proxy of `http.proxy`"
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
-        told = f"the name {host} can't be resolved"
+        message = f"the name {host} can't be resolved"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-        told, final = f"the certificate of {host} is not valid", True
+        message, final = f"the certificate of {host} is not valid", True
     elif isinstance(error, aiohttp.ClientSSLError):
-        told = f"no secure connection to {host} came about"
+        message = f"no secure connection to {host} came about"
     elif isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, RefusedAddressError):
-            told, final = f"the address of {host} is in a network that is not allowed", True
+            message, final = f"the address of {host} is in a network that is not allowed", True
         elif isinstance(error.os_error, ConnectionRefusedError):
-            told = f"{host} refused the connection"
+            message = f"{host} refused the connection"
         else:
-            told = f"no connection to {host} came about"
+            message = f"no connection to {host} came about"
     elif isinstance(error, aiohttp.ClientResponseError | aiohttp.http.HttpProcessingError):
-        told = f"{host} answered in something that is not HTTP"
+        message = f"{host} answered in something that is not HTTP"
     else:
-        told = f"{host} broke off before it answered"
-    return RunError("http-connection", told, final=final)
+        message = f"{host} broke off before it answered"
+    return RunError("http-connection", message, final=final)

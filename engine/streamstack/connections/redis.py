@@ -51,7 +51,7 @@ ANSWER: Final = 3.0
 #: Seconds to wait for a Redis that was there a moment ago: one that is started again is back in less.
 PATIENCE: Final = 1.0
 #: Seconds to wait while another asks whether one that is known to be away is back.
-_TURN: Final = 0.3
+_PROBE_WAIT: Final = 0.3
 #: Seconds for which one that did not answer is left alone.
 _QUIET: Final = 0.5
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
@@ -75,7 +75,7 @@ class Script:
         self.digest = sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
-async def ask(client: Client, *command: bytes | str | float) -> Any:
+async def execute_command(client: Client, *command: bytes | str | float) -> Any:
     """Send one command and return its answer, as it comes."""
     return await client.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's has no types
 
@@ -91,10 +91,10 @@ def cancellations() -> int:
 
 
 async def _ping(client: Client) -> None:
-    await ask(client, "PING")
+    await execute_command(client, "PING")
 
 
-class _Telling(AbstractConnection):
+class _WithCause(AbstractConnection):
     """Reports a connection that is closed already like one that is lost: uvloop raises RuntimeError there."""
 
     async def connect(self) -> None:
@@ -115,15 +115,15 @@ class _Telling(AbstractConnection):
             return await super().read_response(*args, **named)
 
 
-class _Tcp(_Telling, Connection):
+class _Tcp(_WithCause, Connection):
     pass
 
 
-class _Tls(_Telling, SSLConnection):
+class _Tls(_WithCause, SSLConnection):
     pass
 
 
-class _Local(_Telling, UnixDomainSocketConnection):
+class _Local(_WithCause, UnixDomainSocketConnection):
     pass
 
 
@@ -138,9 +138,9 @@ class _Pool(BlockingConnectionPool):
         super().__init__(max_connections=MOST, timeout=ANSWER, **options)
         self.patience = 0.0  # seconds; nothing until it was reached once, and while it is away
         self._silent = 0.0  # when it last did not answer
-        self._told_at = -inf  # when the log was last told
+        self._reported_at = -inf  # when the log was last told
         self._away = False  # what it was told
-        self._looking = asyncio.Lock()
+        self._probing = asyncio.Lock()
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connect, where it is not. Raises what redis-py raises where that fails."""
@@ -148,7 +148,7 @@ class _Pool(BlockingConnectionPool):
             # Redis may have closed it: the loop reads that in its next turn, after what is due already.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        if not self.patience and await self._look(connection):
+        if not self.patience and await self._probe(connection):
             return
         until = clock.monotonic() + self.patience
         pause = 0.01
@@ -165,13 +165,13 @@ class _Pool(BlockingConnectionPool):
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.1)
 
-    async def _look(self, connection: AbstractConnection) -> bool:
+    async def _probe(self, connection: AbstractConnection) -> bool:
         """Connect, the first to do so; False where another one has, so that all may."""
         if clock.monotonic() < self._silent + _QUIET:
             raise LostError("it was silent a moment ago")
         try:
-            async with asyncio.timeout(_TURN if self._away else CONNECT):
-                await self._looking.acquire()
+            async with asyncio.timeout(_PROBE_WAIT if self._away else CONNECT):
+                await self._probing.acquire()
         except TimeoutError:
             raise LostError("it was so a moment ago") from None
         try:
@@ -182,24 +182,24 @@ class _Pool(BlockingConnectionPool):
                 await _hear(connection)
             self.patience, self._silent = PATIENCE, 0.0
             if self._away:
-                self._away, self._told_at = False, -inf
+                self._away, self._reported_at = False, -inf
                 log.info("state-reached")
             return True
         except LateError:
             self.fall_silent()
             raise
         finally:
-            self._looking.release()
+            self._probing.release()
 
     def fall_silent(self) -> None:
         """Record that it did not answer: who comes next is not to wait as long for nothing."""
         self.patience, self._silent = 0.0, clock.monotonic()
 
-    def tell(self, reason: str) -> None:
+    def report(self, reason: str) -> None:
         """Put into the log that it is away, once; what it refuses while it is there, once a minute."""
         away = not self.patience
-        if away != self._away or (not away and clock.monotonic() > self._told_at + 60):
-            self._away, self._told_at = away, clock.monotonic()
+        if away != self._away or (not away and clock.monotonic() > self._reported_at + 60):
+            self._away, self._reported_at = away, clock.monotonic()
             log.warning("state-unreachable", reason=reason)
 
 
@@ -319,24 +319,24 @@ class Redis:
         Raises RunError ``state-unreachable``.
         """
 
-        async def ask_client() -> T:
+        async def run_on_client() -> T:
             before = cancellations()
             found = await work(self.client)
             if cancellations() > before:
                 raise asyncio.CancelledError
             return found
 
-        return await self._try(ask_client, again=again)
+        return await self._try(run_on_client, again=again)
 
     async def call(self, script: Script, keys: Sequence[bytes], values: Sequence[Any], *, again: bool = False) -> Any:
         """Run a script, and return what it returns. ``again`` and what it raises are as those of `run`."""
 
         async def work() -> Any:
-            given = (len(keys), *keys, *values)
+            arguments = (len(keys), *keys, *values)
             try:
-                return await self._batcher.execute("EVALSHA", script.digest, *given)
+                return await self._batcher.execute("EVALSHA", script.digest, *arguments)
             except NoScriptError:  # a Redis that was started since
-                return await self._batcher.execute("EVAL", script.source, *given)
+                return await self._batcher.execute("EVAL", script.source, *arguments)
 
         return await self._try(work, again=again)
 
@@ -384,7 +384,7 @@ class Redis:
 
     def _fault(self, error: Exception) -> RunError:
         fault = self.fault(error)
-        self._pool.tell(fault.message)
+        self._pool.report(fault.message)
         return fault
 
     @property

@@ -20,7 +20,7 @@ import orjson
 import structlog
 
 from streamstack import clock
-from streamstack.connections.redis import Client, Redis, Script, ask
+from streamstack.connections.redis import Client, Redis, Script, execute_command
 from streamstack.connections.state import MemoryRates, Number, Quota, Slots, Verdict, refuse_size
 from streamstack.errors import RunError
 from streamstack.language import operators
@@ -212,7 +212,7 @@ class RedisStore:
     async def get(self, key: bytes) -> Any:
         """Return a value; MISSING where there is none, or its time is over. Raises as `Redis.run` does."""
         name = self._redis.key("cache", key)
-        data = await self._redis.run(lambda client: ask(client, "GET", name), again=True)
+        data = await self._redis.run(lambda client: execute_command(client, "GET", name), again=True)
         return MISSING if data is None else loads(data)
 
     async def set(self, key: bytes, value: Any, ttl: float | None) -> None:
@@ -222,25 +222,25 @@ class RedisStore:
         command: tuple[bytes | str | int, ...] = ("SET", name, data)
         if ttl is not None:
             command += ("PX", _milliseconds(ttl))
-        await self._redis.run(lambda client: ask(client, *command), again=True)
+        await self._redis.run(lambda client: execute_command(client, *command), again=True)
 
     async def delete(self, key: bytes) -> bool:
         """Drop a value; tell whether there was one. Raises as `Redis.run` does."""
         name = self._redis.key("cache", key)
-        return bool(await self._redis.run(lambda client: ask(client, "DEL", name)))
+        return bool(await self._redis.run(lambda client: execute_command(client, "DEL", name)))
 
     async def add(self, key: bytes, by: Number, ttl: float | None) -> Number:
         """Add to a counter: one step for all who count, whatever kind of number it is. Raises as `Redis.run` does."""
         name = self._redis.key("counter", key)
-        lives = "" if ttl is None else str(_milliseconds(ttl))
+        expiry = "" if ttl is None else str(_milliseconds(ttl))
         there = b""
         if type(by) is int and abs(by) < 2**63:
-            done, there = await self._redis.call(_ADD, [name], [by, lives])
+            done, there = await self._redis.call(_ADD, [name], [by, expiry])
             if done:
                 return int(there)
         while True:
             total = by if not there else operators.add(_number(there), by)
-            done, there = await self._redis.call(_SWAP, [name], [there, _text(total), lives])
+            done, there = await self._redis.call(_SWAP, [name], [there, _text(total), expiry])
             if done:
                 return total
 
@@ -295,9 +295,9 @@ def _number(text: bytes) -> Number:
 
 #: Seconds after its last sign of life for which a process counts; it gives one each BEAT.
 LEASE: Final = 5.0
-BEAT: Final = 1.25
+HEARTBEAT_INTERVAL: Final = 1.25
 #: Seconds that the count of a key outlives the last time its process said so, and how often it does.
-_KEPT: Final = 180.0
+_SLOT_TTL: Final = 180.0
 _REPEAT: Final = 45.0
 #: Keys whose counts are said in one go.
 _AT_ONCE: Final = 200
@@ -352,11 +352,11 @@ return had and 1 or 0
 class RedisSlots:
     """The places that this process has, by key, and its sign of life while it has any.
 
-    While Redis is unreachable, the process counts its own places and writes them when Redis is back. ``beats`` is the
-    task that gives the signs of life; None without places.
+    While Redis is unreachable, the process counts its own places and writes them when Redis is back. ``heartbeat_task``
+    gives the signs of life; None without places.
     """
 
-    __slots__ = ("_doubtful", "_held", "_leases", "_moved", "_name", "_redis", "_under_way", "beats")
+    __slots__ = ("_doubtful", "_held", "_leases", "_moved", "_name", "_redis", "_under_way", "heartbeat_task")
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -367,7 +367,7 @@ class RedisSlots:
         self._under_way: Counter[bytes] = Counter()
         self._moved: set[bytes] = set()
         self._doubtful: set[bytes] = set()
-        self.beats: asyncio.Task[None] | None = None
+        self.heartbeat_task: asyncio.Task[None] | None = None
 
     async def acquire(self, key: bytes, most: int) -> bool:
         """Take a place of a key that has ``most`` for all processes; tell whether one was free.
@@ -376,36 +376,36 @@ class RedisSlots:
         """
         key = self._redis.key("slots", key)
         self._held[key] = mine = self._held.get(key, 0) + 1
-        values = [most, self._name, int(_KEPT * 1000), int(LEASE * 1000)]
+        values = [most, self._name, int(_SLOT_TTL * 1000), int(LEASE * 1000)]
         taken = False
         try:
-            with self._asking(key):
+            with self._changing(key):
                 taken = bool(await self._redis.call(_ACQUIRE, [key, self._leases], values))
         except RunError:
             taken = mine <= most
         finally:
             if not taken:
                 self._forget(key)
-            if self.beats is None and (self._held or self._doubtful):
-                self.beats = asyncio.get_running_loop().create_task(self._beat())
+            if self.heartbeat_task is None and (self._held or self._doubtful):
+                self.heartbeat_task = asyncio.get_running_loop().create_task(self._heartbeat())
         return taken
 
     async def release(self, key: bytes) -> None:
         """Release a slot."""
         key = self._redis.key("slots", key)
         self._forget(key)
-        with suppress(RunError), self._asking(key):
+        with suppress(RunError), self._changing(key):
             await self._redis.call(_RELEASE, [key], [self._name])
 
     def _forget(self, key: bytes) -> None:
-        left = self._held.get(key, 0) - 1
-        if left > 0:
-            self._held[key] = left
+        remaining = self._held.get(key, 0) - 1
+        if remaining > 0:
+            self._held[key] = remaining
         else:
             self._held.pop(key, None)
 
     @contextmanager
-    def _asking(self, key: bytes) -> Iterator[None]:
+    def _changing(self, key: bytes) -> Iterator[None]:
         """Note that a key's count changes, and whether it surely did."""
         self._under_way[key] += 1
         try:
@@ -419,11 +419,11 @@ class RedisSlots:
                 del self._under_way[key]
             self._moved.add(key)
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         """Give signs of life while there is something to count; say what Redis may not know any more."""
         said = clock.monotonic()
         while self._held or self._doubtful:
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(HEARTBEAT_INTERVAL)
             try:
                 values = [self._name, int(LEASE * 1000)]
                 known = await self._redis.call(_RENEW, [self._leases], values, again=True)
@@ -435,7 +435,7 @@ class RedisSlots:
                 self._doubtful.update(self._held)
             except Exception as error:  # whatever it is, the signs of life must go on
                 log.exception("places-not-told", reason=str(error))
-        self.beats = None
+        self.heartbeat_task = None
 
     async def _say(self) -> None:
         """Tell Redis how many places this process has of the keys that are in doubt."""
@@ -452,21 +452,21 @@ class RedisSlots:
                 count = self._held.get(key, 0)
                 if count:
                     pipeline.hset(key, self._name, str(count))
-                    pipeline.pexpire(key, int(_KEPT * 1000))
+                    pipeline.pexpire(key, int(_SLOT_TTL * 1000))
                 else:
                     pipeline.hdel(key, self._name)
             await pipeline.execute()
 
     async def aclose(self) -> None:
         """Give no more signs of life, and be gone at once."""
-        beats, self.beats = self.beats, None
-        if beats is None:
+        task, self.heartbeat_task = self.heartbeat_task, None
+        if task is None:
             return
-        beats.cancel()
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await beats
+            await task
         with suppress(RunError):
-            await self._redis.run(lambda client: ask(client, "ZREM", self._leases, self._name))
+            await self._redis.run(lambda client: execute_command(client, "ZREM", self._leases, self._name))
 
 
 # ------------------------------------------------------------------------------ rate limits
@@ -544,10 +544,10 @@ class RedisRates:
         for quota in quotas:
             values += (quota.limit, quota.period, quota.part if quota.sliding else 0)
         try:
-            told = await self._redis.call(_HIT, keys, values)
+            reply = await self._redis.call(_HIT, keys, values)
         except RunError:
             return await self._meanwhile.hit(quotas)
-        return [Verdict(told[at] == 1, told[at + 1], told[at + 2]) for at in range(0, len(told), 3)]
+        return [Verdict(reply[at] == 1, reply[at + 1], reply[at + 2]) for at in range(0, len(reply), 3)]
 
     async def aclose(self) -> None:
         """Do nothing: the connections are closed by who has them."""

@@ -266,9 +266,9 @@ class MemorySlots:
 
     def release_now(self, key: bytes) -> None:
         """Release a slot without waiting."""
-        left = self._held.get(key, 0) - 1
-        if left > 0:
-            self._held[key] = left
+        remaining = self._held.get(key, 0) - 1
+        if remaining > 0:
+            self._held[key] = remaining
         else:
             self._held.pop(key, None)
 
@@ -330,7 +330,7 @@ class _Windowed:
         self.count = 0
         self.ends = 0
 
-    def look(self, quota: Quota, now: int) -> tuple[int, int]:
+    def peek(self, quota: Quota, now: int) -> tuple[int, int]:
         """Return how many count now, and when there are fewer."""
         if now >= self.ends:
             self.count, self.ends = 0, now + quota.period
@@ -351,7 +351,7 @@ class _Sliding:
         # When each is forgotten, and how many it counts, in one number: there may be many of them.
         self.parts: deque[int] = deque()
 
-    def look(self, quota: Quota, now: int) -> tuple[int, int]:
+    def peek(self, quota: Quota, now: int) -> tuple[int, int]:
         """Return how many count now, and when there are fewer."""
         parts = self.parts
         while parts and parts[0] >> _BITS <= now:
@@ -397,21 +397,21 @@ class MemoryRates:
         if len(quotas) == 1:
             return [self._hit(quotas[0], now)]
         counts = [self._count(quota) for quota in quotas]
-        looks = [count.look(quota, now) for count, quota in zip(counts, quotas, strict=True)]
-        room = [used < quota.limit for (used, _), quota in zip(looks, quotas, strict=True)]
+        counted = [count.peek(quota, now) for count, quota in zip(counts, quotas, strict=True)]
+        room = [used < quota.limit for (used, _), quota in zip(counted, quotas, strict=True)]
         taken = 1 if all(room) else 0
         if taken:
             for count, quota in zip(counts, quotas, strict=True):
                 count.add(quota, now)
         return [
             Verdict(free, max(0, quota.limit - used - taken), more - now)
-            for free, quota, (used, more) in zip(room, quotas, looks, strict=True)
+            for free, quota, (used, more) in zip(room, quotas, counted, strict=True)
         ]
 
     def _hit(self, quota: Quota, now: int) -> Verdict:
         """Count a call against one quota, which is by far the most often."""
         count = self._count(quota)
-        used, more = count.look(quota, now)
+        used, more = count.peek(quota, now)
         if used >= quota.limit:
             return Verdict(False, 0, more - now)
         count.add(quota, now)

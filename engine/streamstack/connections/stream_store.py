@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from streamstack.connections.redis import Client, Redis, Script, ask, cancellations
+from streamstack.connections.redis import Client, Redis, Script, cancellations, execute_command
 
 #: Seconds before a lost connection is opened again.
 _PAUSE: Final = 0.2
@@ -26,7 +26,7 @@ LEASE: Final = 8.0
 #: Entries that are read at once: each has a flush, 64 KB at most where chunks are small.
 _ENTRIES: Final = 8
 #: Messages to a process that are kept; of more, the oldest are dropped.
-_LETTERS: Final = 10_000
+_MOST_MESSAGES: Final = 10_000
 
 #: Keys: hash, stream, the key's own. Values: time to live, the key's value, what keys of streams begin with, fields.
 #: Where a key began a stream that is kept, nothing is written, and that one's value is returned.
@@ -74,7 +74,7 @@ return tonumber(ARGV[2])
 """)
 
 #: Keys: hash, stream. Values: the entry to begin with, how many, what leases begin with. One moment for all of it.
-_LOOK: Final = Script("""
+_PEEK: Final = Script("""
 local fields = redis.call('HMGET', KEYS[1], 'next', 'end', 'status', 'lines', 'worker')
 if not fields[1] then return false end
 local entries = redis.call('XRANGE', KEYS[2], ARGV[1], '+', 'COUNT', ARGV[2])
@@ -99,7 +99,7 @@ end
 return 1
 """)
 
-_SCRIPTS: Final = (_OPEN, _WRITE, _LOOK, _LOSE, _LINGER)
+_SCRIPTS: Final = (_OPEN, _WRITE, _PEEK, _LOSE, _LINGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +171,8 @@ class StreamStore:
         Raises RunError ``state-unreachable``.
         """
         keys = [*self._keys(name), self.redis.key("stream-key", key.hex())]
-        given = [int(seconds * 1000), value, self.redis.key("stream")]
-        (found,) = await self._run([[_OPEN, len(keys), *keys, *given, *_flat(fields)]])
+        arguments = [int(seconds * 1000), value, self.redis.key("stream")]
+        (found,) = await self._run([[_OPEN, len(keys), *keys, *arguments, *_flat(fields)]])
         return found if isinstance(found, bytes) else None
 
     async def write(self, writings: Sequence[Writing]) -> list[int | Exception]:
@@ -187,7 +187,7 @@ class StreamStore:
         if each.key:
             keys.append(self.redis.key("stream-key", each.key.hex()))
         begins = _flat(each.begins or {})
-        given = [
+        arguments = [
             each.have,
             each.next,
             each.first + 1,
@@ -200,15 +200,15 @@ class StreamStore:
             *begins,
             *(_flat(each.fields) or ["worker", self.worker]),
         ]
-        return [_WRITE, len(keys), *keys, *given]
+        return [_WRITE, len(keys), *keys, *arguments]
 
     async def _run(self, commands: list[list[Any]]) -> list[Any]:
         """Run scripts, one after the other, in one go. All may be run twice."""
 
         async def work(client: Client) -> list[Any]:
             async with client.pipeline(transaction=False) as pipe:
-                for script, *given in commands:
-                    pipe.execute_command("EVALSHA", script.digest, *given)
+                for script, *arguments in commands:
+                    pipe.execute_command("EVALSHA", script.digest, *arguments)
                 return await pipe.execute(raise_on_error=False)
 
         found = await self.redis.run(work, again=True)
@@ -225,16 +225,16 @@ class StreamStore:
     async def fields(self, name: str) -> dict[str, bytes]:
         """Return what is known of a stream, empty where there is none. Raises RunError ``state-unreachable``."""
         key = self._keys(name)[0]
-        flat = await self.redis.run(lambda client: ask(client, "HGETALL", key), again=True)
+        flat = await self.redis.run(lambda client: execute_command(client, "HGETALL", key), again=True)
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         return {field.decode(): value for field, value in pairs}
 
-    async def look(self, name: str, position: int) -> Seen | None:
+    async def peek(self, name: str, position: int) -> Seen | None:
         """Return what there is of a stream from a chunk on; None where there is none.
 
         Raises RunError ``state-unreachable``.
         """
-        (found,) = await self._run([[_LOOK, 2, *self._keys(name), f"{position + 1}-0", _ENTRIES, self._leases]])
+        (found,) = await self._run([[_PEEK, 2, *self._keys(name), f"{position + 1}-0", _ENTRIES, self._leases]])
         if not found:
             return None
         (next_, end, status, lines, _), entries, alive = found
@@ -249,8 +249,8 @@ class StreamStore:
 
     async def lose(self, name: str, end: bytes, seconds: float) -> bool:
         """End a stream whose process has no lease. Raises RunError ``state-unreachable``."""
-        given = [self._leases, end, int(seconds * 1000), self.channel(name)]
-        (lost,) = await self._run([[_LOSE, 2, *self._keys(name), *given]])
+        arguments = [self._leases, end, int(seconds * 1000), self.channel(name)]
+        (lost,) = await self._run([[_LOSE, 2, *self._keys(name), *arguments]])
         return bool(lost)
 
     async def linger(self, name: str, seconds: float) -> None:
@@ -260,7 +260,7 @@ class StreamStore:
     async def forget(self, names: Sequence[str]) -> None:
         """Forget streams of which nothing was written. Raises RunError ``state-unreachable``."""
         keys = [self._keys(name)[0] for name in names]
-        await self.redis.run(lambda client: ask(client, "DEL", *keys), again=True)
+        await self.redis.run(lambda client: execute_command(client, "DEL", *keys), again=True)
 
     # ------------------------------------------------------------- leases and messages
 
@@ -277,18 +277,18 @@ class StreamStore:
         _, messages = await self.redis.run(work, again=True)
         return messages or []
 
-    async def leave(self) -> None:
+    async def unregister(self) -> None:
         """Say that this process is gone. Raises RunError ``state-unreachable``."""
-        await self.redis.run(lambda client: ask(client, "DEL", self._lease), again=True)
+        await self.redis.run(lambda client: execute_command(client, "DEL", self._lease), again=True)
 
-    async def tell(self, worker: str, message: bytes) -> None:
+    async def send(self, worker: str, message: bytes) -> None:
         """Tell a process what to do. It may be told twice. Raises RunError ``state-unreachable``."""
         inbox = self.inbox(worker)
 
         async def work(client: Client) -> None:
             async with client.pipeline(transaction=False) as pipe:
                 pipe.execute_command("RPUSH", inbox, message)
-                pipe.execute_command("LTRIM", inbox, -_LETTERS, -1)
+                pipe.execute_command("LTRIM", inbox, -_MOST_MESSAGES, -1)
                 pipe.execute_command("PEXPIRE", inbox, 60_000)
                 pipe.execute_command("PUBLISH", inbox, b"")
                 await pipe.execute()
@@ -298,7 +298,7 @@ class StreamStore:
 
 async def _load(client: Client) -> None:
     for script in _SCRIPTS:
-        await ask(client, "SCRIPT", "LOAD", script.source)
+        await execute_command(client, "SCRIPT", "LOAD", script.source)
 
 
 def _flat(fields: Mapping[str, bytes | str | int]) -> list[bytes | str | int]:
@@ -338,7 +338,7 @@ class StreamNews:
         self._heard.setdefault(channel, set()).add(hear)
         self._changed.set()
 
-    def leave(self, channel: bytes, hear: Hear) -> None:
+    def unlisten(self, channel: bytes, hear: Hear) -> None:
         """Call it no more."""
         heard = self._heard.get(channel, set())
         heard.discard(hear)

@@ -340,7 +340,7 @@ _AT_ONCE: Final = 2
 #: Maximum length of a password in bytes.
 _LONGEST: Final = 4096
 #: A hash that no password has: verified for unknown accounts, so that it takes the same time.
-_NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$c3RyZWFtc3RhY2stbm9uZQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+_DUMMY_HASH: Final = "$argon2id$v=19$m=19456,t=2,p=1$c3RyZWFtc3RhY2stbm9uZQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
 class Passwords:
@@ -399,7 +399,7 @@ def _check_cost(hashed: str) -> None:
 
 def _verify(password: bytes, hashed: str | None) -> bool:
     try:
-        _HASHER.verify(hashed or _NOBODY, password)
+        _HASHER.verify(hashed or _DUMMY_HASH, password)
     except VerifyMismatchError:
         return False
     except (VerificationError, InvalidHashError):

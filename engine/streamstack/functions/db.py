@@ -325,13 +325,13 @@ class _Reading:
         self._statement, self._values = query
         self._size = size
         self._encoded = encoded
-        self._given = False
+        self._yielded = False
         self._spool: Spool | None = None
 
     async def batches(self) -> Batches:
         """Yield the rows."""
         if self._database.in_transaction:
-            async for rows in self._in_turn():
+            async for rows in self._sequential():
                 yield rows
             return
         try:
@@ -347,7 +347,7 @@ class _Reading:
             if self._spool is not None:
                 self._spool.close()
 
-    async def _in_turn(self) -> Batches:
+    async def _sequential(self) -> Batches:
         """Yield the rows of a cursor in a transaction, fetching each batch on demand.
 
         Nothing is prefetched: leaving the loop in the middle of a fetch would cancel it, and end the
@@ -371,7 +371,7 @@ class _Reading:
                     await self._hand_over(feed, opened)
             except RunError as error:
                 again = self._database.may_retry(error, self._statement)
-                if not again or self._given or pause == PAUSES[-1]:
+                if not again or self._yielded or pause == PAUSES[-1]:
                     raise
                 log.info("database-again", database=self._database.name, reason=error.message)
             else:
@@ -380,7 +380,7 @@ class _Reading:
     async def _hand_over(self, feed: Channel, opened: Cursor) -> None:
         size = min(_FIRST, self._size)
         while rows := await opened.fetch(size):
-            self._given = True
+            self._yielded = True
             taken = feed.put(rows)
             if opened.ended:
                 return
@@ -443,14 +443,14 @@ class Spool:
         self._sizes: deque[int] = deque()  # of the batches that were not read yet
         self._ended = False
         self._bell = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def put(self, rows: list[Any]) -> bool:
         """Add a batch; False where the file would have more bytes than it may."""
         data = await asyncio.to_thread(pickle.dumps, rows, pickle.HIGHEST_PROTOCOL)
         if self._end + len(data) > self._most:
             return False
-        async with self._turn:
+        async with self._lock:
             await asyncio.to_thread(self._write, self._end, data)
         self._end += len(data)
         self._sizes.append(len(data))
@@ -473,7 +473,7 @@ class Spool:
                     self._bell.clear()
                     await self._bell.wait()
                 size = self._sizes.popleft()
-                async with self._turn:
+                async with self._lock:
                     data = await asyncio.to_thread(self._read, at, size)
                 at += size
                 # Our own rows, from a file that no other process can open.

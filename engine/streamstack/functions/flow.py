@@ -19,11 +19,11 @@ from streamstack.language.graph import Block, Node, constant, values_of
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.values import to_text
-from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_given
+from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values_among
 from streamstack.runtime.concurrency import concurrently, together
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import ENDLESS, Turns, iterate
+from streamstack.runtime.values import ENDLESS, Iterations, iterate
 from streamstack.spec import Binds, Bound, Condition, Constant, Group, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
@@ -60,7 +60,7 @@ def _limit(code: Code, node: Node) -> str | None:
     if source == "None":
         return None
     name = code.fresh("limit")
-    code.line(f"{name} = {source}", *values_given(node, "limit"))
+    code.line(f"{name} = {source}", *values_among(node, "limit"))
     code.line(f"if {name} is None: {name} = {code.constant(inf)}")
     return name
 
@@ -134,15 +134,15 @@ def for_each(node: Node, code: Code) -> None:
     immediately. `continue` skips to the next item.
     """
     source, index = code.fresh("source"), code.fresh("index")
-    values = values_given(node, "in")
+    values = values_among(node, "in")
     code.line(f"{source} = {code.constant(iterate)}(", *values)
-    given = value_of(node, "in")
+    argument = value_of(node, "in")
     # A loop counts without a list of all numbers: its memory does not grow with its turns.
-    counted = given.numbers(code) if isinstance(given, Expression) else None
+    counted = argument.numbers(code) if isinstance(argument, Expression) else None
     code.line(f" {counted or source_of(code, node, 'in')},", *values)
     code.line(f" unchanged={code.literal(_hands_on(node))})")
     if constant(node.arguments.get("concurrency"), 1) == 1:
-        _in_turn(node, code, source, index)
+        _sequential(node, code, source, index)
     else:
         _at_once(node, code, source, index)
 
@@ -159,7 +159,7 @@ def _hands_on(node: Node) -> bool:
     if any(name in each.bound for each in body.walk()):
         return False
     for each in (inner.step for inner in body.walk()):
-        sends = each.function.name == "stream" and each.arguments.given.keys() <= _BESIDE
+        sends = each.function.name == "stream" and each.arguments.by_name.keys() <= _BESIDE
         content = each.arguments.get("content")
         for value in values_of(each):
             if any(read.name == name for read in value.reads) and not (
@@ -169,7 +169,7 @@ def _hands_on(node: Node) -> bool:
     return True
 
 
-def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
+def _sequential(node: Node, code: Code, source: str, index: str) -> None:
     body = node.inner()
     variable = str(constant(node.arguments.get("as"), "item"))
     batch = code.fresh("batch")
@@ -184,7 +184,7 @@ def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
                 _yield_to_loop(code)
                 code.line(f"{index} += 1")
                 _check_limit(code, node, index, limit)
-                _turn(node, code, body)
+                _iteration(node, code, body)
             # The inner loop was left by `break`: leave the outer one too.
             code.line("else: continue")
             code.line("break")
@@ -192,7 +192,7 @@ def _in_turn(node: Node, code: Code, source: str, index: str) -> None:
         code.line(f"await {source}.close()")
 
 
-def _turn(node: Node, code: Code, body: Block) -> None:
+def _iteration(node: Node, code: Code, body: Block) -> None:
     if constant(node.arguments.get("onError"), "fail") == "fail":
         code.block(body)
         return
@@ -207,12 +207,12 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     body = node.inner()
     variable = str(constant(node.arguments.get("as"), "item"))
     with code.binding(variable, loop=Loop(index, source)) as item:
-        turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True)
+        body_name = code.copy("iteration", body, f"{item}, {index}, sink", signals=True)
     signal = code.fresh("signal")
-    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
+    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {body_name}, sink,")
     for name in ("concurrency", "limit"):
-        given = source_of(code, node, name) if node.arguments.get(name) is not None else "None"
-        code.line(f" {name}={given},", *values_given(node, name))
+        source_text = source_of(code, node, name) if node.arguments.get(name) is not None else "None"
+        code.line(f" {name}={source_text},", *values_among(node, name))
     ordered = constant(node.arguments.get("ordered"), default=False)
     code.line(f" ordered={code.literal(ordered)},")
     skip = constant(node.arguments.get("onError"), "fail") == "skip"
@@ -274,32 +274,32 @@ def while_(node: Node, code: Code) -> None:
 def repeat(node: Node, code: Code) -> None:
     """Run steps a number of times. `loop.index` counts the iterations from 1."""
     body, index = node.inner(), code.fresh("index")
-    turns = code.fresh("turns")
-    code.line(f"{turns} = range({source_of(code, node, 'times')})", *values_given(node, "times"))
+    iterations = code.fresh("iterations")
+    code.line(f"{iterations} = range({source_of(code, node, 'times')})", *values_among(node, "times"))
     with (
-        code.binding(None, loop=Loop(index, f"{code.constant(Turns)}({turns})")),
-        code.indented(f"for {index} in {turns}:", blocks=1),
+        code.binding(None, loop=Loop(index, f"{code.constant(Iterations)}({iterations})")),
+        code.indented(f"for {index} in {iterations}:", blocks=1),
         code.looping(),
     ):
         _yield_to_loop(code)
         code.block(body)
 
 
-def _leaves(name: str, documentation: str, example: Example) -> Any:
+def _jump_function(name: str, documentation: str, example: Example) -> Any:
     def write(node: Node, code: Code) -> None:
-        code.leave(name)
+        code.jump(name)
 
     write.__doc__ = documentation
     leaves = "loop" if name == "break" else "turn"
     return function(name, effects=Effects(ends=True, leaves=leaves), examples=[example], compiled=True)(write)
 
 
-break_ = _leaves(
+break_ = _jump_function(
     "break",
     "End the innermost loop. The stream that it reads is closed immediately.",
     Example("stop after the first item", "- forEach: {in: [1, 2], do: [{stream: << item >>}, break]}", chunks=(1,)),
 )
-continue_ = _leaves(
+continue_ = _jump_function(
     "continue",
     "Skip to the next iteration of the innermost loop.",
     Example(
@@ -356,6 +356,8 @@ def if_(node: Node, code: Code) -> None:
     if otherwise is not None:
         with code.indented("else:"):
             code.block(otherwise)
+    else:
+        code.probe_otherwise(node)
 
 
 def case_of(value: Any) -> str:
@@ -388,13 +390,15 @@ def switch(node: Node, code: Code) -> None:
     """Run the steps of the case that matches a value."""
     blocks, default = node.nested(Nesting.ALTERNATIVE), node.find("default")
     case = code.fresh("case")
-    code.line(f"{case} = {code.constant(case_of)}({source_of(code, node, 'value')})", *values_given(node, "value"))
+    code.line(f"{case} = {code.constant(case_of)}({source_of(code, node, 'value')})", *values_among(node, "value"))
     for number, block in enumerate(blocks):
         with code.indented(f"{'elif' if number else 'if'} {case} == {code.literal(block.label)}:"):
             code.block(block)
     if default is not None:
         with code.indented("else:" if blocks else "if True:"):
             code.block(default)
+    elif blocks:
+        code.probe_otherwise(node)
 
 
 @function(
@@ -433,7 +437,7 @@ def parallel(node: Node, code: Code) -> None:
     listed = ", ".join(f"{code.literal(key)}: {name}" for key, name in names)
     concurrency = source_of(code, node, "concurrency")
     code.line(
-        f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})", *values_given(node, "concurrency")
+        f"{results} = await {code.constant(together)}({{{listed}}}, {concurrency})", *values_among(node, "concurrency")
     )
     for number, (key, _) in enumerate(names):
         code.line(f"{code.target(key)} = {results}[{number}]")
@@ -456,10 +460,10 @@ def return_(node: Node, code: Code) -> None:
     `streams.map`, the body of `after`. A `responseType: json` endpoint responds with the value, unless it has a
     `response`.
     """
-    code.emit_return(source_of(code, node, "value"), *values_given(node, "value"))
+    code.emit_return(source_of(code, node, "value"), *values_among(node, "value"))
 
 
-async def called(run: Run, functions: Mapping[str, Any], name: str, given: Mapping[str, Any], sink: Any) -> Any:
+async def called(run: Run, functions: Mapping[str, Any], name: str, arguments: Mapping[str, Any], sink: Any) -> Any:
     """Call a `kind: function` with its inputs checked.
 
     Raises RunError ``template`` for inputs that don't fit, ``limit-reached`` past the depth.
@@ -467,7 +471,7 @@ async def called(run: Run, functions: Mapping[str, Any], name: str, given: Mappi
     target = functions.get(name)
     if target is None:
         raise RunError("template", f"unknown function `{name}`{did_you_mean(name, functions)}")
-    return await target.call(run, given, sink)
+    return await target.call(run, arguments, sink)
 
 
 def allowed(name: Any, names: tuple[str, ...]) -> str:
@@ -497,19 +501,19 @@ def call(node: Node, code: Code) -> None:
     The function can access only its inputs and the reserved names. Chunks that it emits are sent to the
     caller's stream.
     """
-    given, names = node.arguments.get("with"), node.arguments.get("oneOf")
+    argument, names = node.arguments.get("with"), node.arguments.get("oneOf")
     source = source_of(code, node, "function")
     if isinstance(names, Items):
         allowed_names = tuple(str(getattr(item, "value", "")) for item in names.items)
         source = f"{code.constant(allowed)}({source}, {code.constant(allowed_names)})"
     result = f"{code.target(node.step.result)} = " if node.step.result is not None else ""
     code.line(f"{result}await {code.constant(called)}(run, functions,")
-    code.line(f" {source},", *values_given(node, "function"))
-    if isinstance(given, Value):
-        code.line(f" ({source_of(code, node, 'with')}) or {{}}, sink)", given)
+    code.line(f" {source},", *values_among(node, "function"))
+    if isinstance(argument, Value):
+        code.line(f" ({source_of(code, node, 'with')}) or {{}}, sink)", argument)
         return
     code.line(" {")
-    for entry in given.entries if isinstance(given, Entries) else ():
+    for entry in argument.entries if isinstance(argument, Entries) else ():
         assert isinstance(entry.argument, Value)
         code.line(f"  {code.literal(entry.key)}: {code.source(entry.argument)},", entry.argument)
     code.line(" }, sink)")
@@ -540,7 +544,7 @@ def after(node: Node, code: Code) -> None:
     those of the iteration that registered the steps. The steps can't send chunks.
     """
     name = code.copy("after", node.inner(), code.captured)
-    code.line(f"run.after({name}, {source_of(code, node, 'timeout')})", *values_given(node, "timeout"))
+    code.line(f"run.after({name}, {source_of(code, node, 'timeout')})", *values_among(node, "timeout"))
 
 
 # -- errors
@@ -674,7 +678,7 @@ def throw(node: Node, code: Code) -> None:
 
 def _write_error(node: Node, code: Code, *names: str) -> None:
     for name in names:
-        code.line(f" {source_of(code, node, name)},", *values_given(node, name))
+        code.line(f" {source_of(code, node, name)},", *values_among(node, name))
 
 
 @function(

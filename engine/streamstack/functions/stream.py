@@ -9,7 +9,7 @@ from streamstack.language import kinds
 from streamstack.language.definition import Arguments, Effects, Example, Parameter, function
 from streamstack.language.graph import Node, values_in
 from streamstack.language.kinds import Kind
-from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_given
+from streamstack.runtime.compiler import Code, argument_source, source_of, value_of, values_among
 from streamstack.runtime.pace import delay, pacer, resume
 from streamstack.runtime.splitters import split_content
 from streamstack.spec import Bound, Group
@@ -95,37 +95,37 @@ def stream(node: Node, code: Code) -> None:
     chunk before the chunk is counted: `stream.count` is its index.
     """
     split, pace = node.arguments.get("split"), node.arguments.get("pace")
-    turn = None
+    pacer_name = None
     if isinstance(pace, Arguments):
-        turn = code.fresh("pace")
+        pacer_name = code.fresh("pace")
         options = ", ".join(_group(code, node, "pace", pace, name) for name in ("mode", "interval", "jitter"))
-        key = code.literal(f"{code.title} {turn}")
-        code.line(f"{turn} = {code.constant(pacer)}(run, {key}, {options})", *values_in(pace))
+        key = code.literal(f"{code.title} {pacer_name}")
+        code.line(f"{pacer_name} = {code.constant(pacer)}(run, {key}, {options})", *values_in(pace))
     if not isinstance(split, Arguments):
-        if turn is None:
-            _emit(code, node, _source(code, node, "content"), _source(code, node, "event"), turn)
+        if pacer_name is None:
+            _emit(code, node, _source(code, node, "content"), _source(code, node, "event"), pacer_name)
         else:
             content = code.fresh("content")
             _assign(code, node, content, "content")
-            _emit(code, node, content, _source(code, node, "event"), turn)
+            _emit(code, node, content, _source(code, node, "event"), pacer_name)
         return
     pieces, event, piece = code.fresh("pieces"), code.fresh("event"), code.fresh("piece")
     by, size = (_group(code, node, "split", split, name) for name in ("by", "size"))
     code.line(f"{pieces} = {code.constant(split_content)}(")
-    code.line(f" {source_of(code, node, 'content')},", *values_given(node, "content"))
+    code.line(f" {source_of(code, node, 'content')},", *values_among(node, "content"))
     code.line(f" {by}, {size})", *values_in(split))
     _assign(code, node, event, "event")
     with code.indented(f"for {piece} in {pieces}:", blocks=1), code.looping():
         code.line("if clock.perf_counter() > run.slice_ends: await run.yield_to_loop()")
-        _emit(code, node, piece, event, turn)
+        _emit(code, node, piece, event, pacer_name)
 
 
-def _group(code: Code, node: Node, group: str, given: Arguments, name: str) -> str:
+def _group(code: Code, node: Node, group: str, arguments: Arguments, name: str) -> str:
     """Return source for a parameter of `split` or `pace`, or its default."""
     declared = node.step.function.by_name[group].type
     assert isinstance(declared, Group)
     parameter = next(inner for inner in declared.parameters if inner.name == name)
-    argument = given.get(name)
+    argument = arguments.get(name)
     if argument is None:
         return code.literal(parameter.default)
     return argument_source(code, node, parameter.type, argument, parameter)
@@ -136,16 +136,16 @@ def _source(code: Code, node: Node, name: str) -> tuple[str, str]:
 
 
 def _assign(code: Code, node: Node, target: str, name: str) -> None:
-    code.line(f"{target} = {source_of(code, node, name)}", *values_given(node, name))
+    code.line(f"{target} = {source_of(code, node, name)}", *values_among(node, name))
 
 
 def _emit(
-    code: Code, node: Node, content: str | tuple[str, str], event: str | tuple[str, str], turn: str | None
+    code: Code, node: Node, content: str | tuple[str, str], event: str | tuple[str, str], pacer_name: str | None
 ) -> None:
     """Write the emission of one chunk; content and event are Python names, or parameters to be evaluated in place."""
-    if turn is not None:
+    if pacer_name is not None:
         waiting = code.fresh("waiting")
-        code.line(f"{waiting} = {turn}.turn(run, {content})")
+        code.line(f"{waiting} = {pacer_name}.schedule(run, {content})")
         code.line(f"if {waiting} is not None: await {waiting}; {code.constant(resume)}(run)")
     pause = value_of(node, "delay")
     if pause is not None:
@@ -158,9 +158,9 @@ def _emit(
             code.line(f" {part},")
         else:
             name, source = part
-            code.line(f" {source},", *values_given(node, name))
+            code.line(f" {source},", *values_among(node, name))
     code.line("): await drain()")
-    if code.notes_sending and pause is None and turn is None:
+    if code.notes_sending and pause is None and pacer_name is None:
         code.line("run.sent_at = clock.monotonic()")
 
 
@@ -182,9 +182,9 @@ def done(node: Node, code: Code) -> None:
     """
     content = value_of(node, "content")
     code.line("sink.done(")
-    given = source_of(code, node, "content") if content is not None else "MISSING"
-    code.line(f" {given},", *values_given(node, "content"))
-    code.line(f" {source_of(code, node, 'metadata')},", *values_given(node, "metadata"))
+    value = source_of(code, node, "content") if content is not None else "MISSING"
+    code.line(f" {value},", *values_among(node, "content"))
+    code.line(f" {source_of(code, node, 'metadata')},", *values_among(node, "metadata"))
     code.line(")")
 
 
@@ -223,15 +223,15 @@ def _no_cookies(value: Any) -> tuple[str, str] | None:
 def respond(node: Node, code: Code) -> None:
     """Set the status, headers and cookies of the response. Allowed only before the first chunk."""
     code.line("sink.respond(")
-    code.line(f" {source_of(code, node, 'status')},", *values_given(node, "status"))
+    code.line(f" {source_of(code, node, 'status')},", *values_among(node, "status"))
     headers, cookies = (source_of(code, node, name) for name in ("headers", "cookies"))
     if node.arguments.get("cookies") is None:
-        code.line(f" {headers} or {{}}, {{}},", *values_given(node, "headers"))
+        code.line(f" {headers} or {{}}, {{}},", *values_among(node, "headers"))
     else:
         code.line(
             f" *{code.constant(_with_cookies)}({headers}, {cookies}),",
-            *values_given(node, "headers"),
-            *values_given(node, "cookies"),
+            *values_among(node, "headers"),
+            *values_among(node, "cookies"),
         )
     code.line(")")
 

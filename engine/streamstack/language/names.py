@@ -115,8 +115,13 @@ def nearest_and_sure(word: str, candidates: Iterable[str]) -> tuple[str, bool]:
     """Return the candidate nearest to a word, "" for none, and whether it is a slip from no other."""
     near = sorted(_near(word, tuple(candidates)))
     slips = [distance for distance, _ in near if distance in (0, 1, 2)]
-    sure = bool(slips) and len(word) >= 3 and (len(slips) == 1 or (slips[0] == 0 and slips[1] > 0))
+    sure = bool(slips) and len(word) >= 3 and (len(slips) == 1 or _is_alone(slips, len(word)))
     return (near[0][1], sure and near[0][0] == slips[0]) if near else ("", False)
+
+
+def _is_alone(slips: list[float], length: int) -> bool:
+    """Tell whether the nearest of several candidates is surely meant: it differs in spelling only, or in one slip."""
+    return slips[0] < slips[1] and (slips[0] == 0 or length >= 4)
 
 
 def _near(word: str, candidates: tuple[str, ...]) -> Iterator[tuple[float, str]]:

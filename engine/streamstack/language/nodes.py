@@ -219,6 +219,15 @@ class Scalar:
             return None
         return source.replacement(self.index_at(start), self.index_at(end), text)
 
+    def rewrite(self, text: str) -> Replacement | None:
+        """Return what puts YAML in the place of the whole value, quotes included; None where that can't be written."""
+        source = self.source
+        if source is None or self.style not in ("plain", "single", "double"):
+            return None
+        if source.repaired and not source.is_written(self.start, self.end):
+            return None
+        return source.replacement(self.start, self.end, text)
+
     def index_at(self, offset: int) -> int:
         """Return the index in the source's text of character ``offset`` of the text."""
         if self.source is None:

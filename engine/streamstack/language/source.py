@@ -1,4 +1,4 @@
-"""Read YAML text into nodes; the only module that imports PyYAML."""
+"""Read YAML text into nodes, and write YAML; the only module that imports PyYAML."""
 
 from __future__ import annotations
 
@@ -176,7 +176,6 @@ MOST_BROKEN: Final = 20
 MOST_FINDINGS: Final = 200
 
 _TOO_DEEP: Final = f"Values are nested more than {MOST_LEVELS} deep."
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STYLES: Final[dict[str | None, Style]] = {"'": "single", '"': "double", "|": "literal", ">": "folded"}
 #: The anchor and the tag before a value.
@@ -187,14 +186,6 @@ _BLANKS: Final = re.compile(
     re.MULTILINE,
 )
 _NEXT_DOCUMENT: Final = re.compile(r"^---(?=[ \t\r\n]|\Z)", re.MULTILINE)
-
-
-def write(data: Any) -> str:
-    """Return data as YAML, in the order of its keys."""
-    text: str = yaml.dump(
-        data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, allow_unicode=True, width=120
-    )
-    return text
 
 
 def read(text: str, file: str) -> tuple[list[Document], list[Diagnostic]]:
@@ -552,9 +543,11 @@ class _Reader:
         """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
         top.key = Scalar("", mark)
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
-        told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
-        if told:
-            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told[0], "write a binding as <<name>>", told[1]))
+        described = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
+        if described:
+            self._drop(
+                top, make_diagnostic("yaml-quotes", top.mark, described[0], "write a binding as <<name>>", described[1])
+            )
             return
         if kind is events.AliasEvent:
             what = "An alias"
@@ -590,3 +583,51 @@ def _height(node: Node) -> int:
         return 0
     inner = node.items if isinstance(node, Sequence) else [value for _, value in node.items]
     return 1 + max(map(_height, inner), default=0)
+
+
+# ----------------------------------------------------------------------------------------- writing
+
+#: Characters of a mapping or list that is written in one line.
+_FLOW_WIDTH: Final = 90
+#: What has to be written as an escape.
+_INVISIBLE: Final = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\uf000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes data as authors lay it out: short values in one line, lists indented."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002
+        super().increase_indent(flow, False)
+
+
+def _represent_text(writer: _Writer, text: str) -> yaml.ScalarNode:
+    plain = resolve(text) == text and (text[:1].isalnum() or text[:1] in "<\\/_")
+    style = '"' if _INVISIBLE.search(text) else "|" if "\n" in text else None if plain else "'"
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+def _represent_mapping(writer: _Writer, mapping: dict[str, Any]) -> yaml.MappingNode:
+    flow = len(mapping) != 1 and _is_short(mapping)
+    return writer.represent_mapping("tag:yaml.org,2002:map", mapping.items(), flow)
+
+
+def _represent_list(writer: _Writer, items: list[Any]) -> yaml.SequenceNode:
+    return writer.represent_sequence("tag:yaml.org,2002:seq", items, _is_short(items))
+
+
+def _is_short(value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    if any(isinstance(each, str) and "\n" in each for each in inner):
+        return False
+    return not any(isinstance(each, (dict, list)) and each for each in inner) and len(str(value)) <= _FLOW_WIDTH
+
+
+_Writer.add_representer(str, _represent_text)
+_Writer.add_representer(dict, _represent_mapping)
+_Writer.add_representer(list, _represent_list)
+
+
+def write(value: Any) -> str:
+    """Return data as YAML that `read` reads."""
+    text: str = yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=110)
+    return text

@@ -6,6 +6,7 @@ and the reference page come from these declarations. `language.cases` has what t
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.operators import equal
 from streamstack.language.source import read
 from streamstack.language.values import MISSING, TIMESTAMP_EXAMPLE, parse_timestamp, to_json, to_text
-from streamstack.spec import Bound, Constant, Custom, Field, Group, ListOf, Named, SettingsReader, Type, is_null
+from streamstack.spec import Bound, Constant, Custom, Field, Group, ListOf, Named, OneOf, SettingsReader, Type, is_null
 
 #: What an expected value may read.
 _NAMES: Final = ("value", "env")
@@ -95,6 +96,8 @@ class TestFileReader(SettingsReader):
         if isinstance(wanted, ListOf) and not wanted.alone and not isinstance(node, Sequence):
             self.refuse(node.mark, f"`{name}` must be a list", f"write `{name.rpartition('.')[2]}: [...]`")
             return MISSING
+        if wanted is _PIECES:
+            return self.pieces(node, name)
         if wanted is _TEST:
             return self._test(node)
         return super().read(wanted, node, name)
@@ -162,16 +165,35 @@ class TestFileReader(SettingsReader):
         self.refuse(node.mark, f"`{name}`: {why}: {written}", hint or "write a path from the folder of the test file")
         return MISSING
 
+    def pieces(self, node: Node, name: str) -> Any:
+        """Return pieces that are written as a list, or in a file that holds nothing but such a list."""
+        if isinstance(node, Sequence):
+            return super().read(_PIECE_LIST, node, name)
+        found = self.bytes_of(node, name) if isinstance(node, Scalar) and isinstance(node.value, str) else None
+        if found is None:
+            return self.read(_PIECE_LIST, node, name)
+        if found is MISSING:
+            return MISSING
+        path, content = found
+        documents, findings = read(content.decode(errors="replace"), path.name)
+        if len(documents) == 1 and isinstance(documents[0].root, Sequence) and not findings:
+            pieces = TestFileReader(findings, path.parent).read(_PIECE_LIST, documents[0].root, name)
+            if not findings:
+                return pieces
+        why = str(findings[0]) if findings else "must hold one list of pieces"
+        self.refuse(node.mark, f"`{name}`: {path.name}: {why}", "write the pieces as in `chunks: [{data: Hi}]`")
+        return MISSING
+
     def choose(self, node: nodes.Mapping, names: tuple[str, ...], name: str, *, required: bool = False) -> bool:
         """Report keys that exclude one another, or that all of them are missing; return whether neither is so."""
-        given = [key for key, value in node.items if key.text in names and not is_null(value)]
+        present = [key for key, value in node.items if key.text in names and not is_null(value)]
         owner, words = f"`{name}`" if name else self.title, listed(f"`{each}`" for each in names)
-        for key in given[1:]:
-            message = f"{owner} takes {words}, not both `{given[0].text}` and `{key.text}`"
+        for key in present[1:]:
+            message = f"{owner} takes {words}, not both `{present[0].text}` and `{key.text}`"
             self.refuse(key.mark, message, code="conflicting-parameters")
-        if required and not given:
+        if required and not present:
             self.refuse(node.mark, f"{owner} requires {words}", f"add {words}", "missing-parameter")
-        return len(given) == 1 if required else len(given) < 2
+        return len(present) == 1 if required else len(present) < 2
 
 
 def _matcher(value: Value, environment: Mapping[str, str]) -> Callable[[Any], bool]:
@@ -249,10 +271,21 @@ def _lines_of(headers: Mapping[str, tuple[str, ...]], media: str) -> tuple[tuple
 # ------------------------------------------------------------------------------------------ bodies
 
 
-def _make_piece(mark: Mark, name: str, data: str = "", json: Any = MISSING, after: float = 0.0) -> tuple[Piece, bool]:
+def _make_piece(
+    mark: Mark, name: str, data: str = "", json: Any = MISSING, base64: bytes | None = None, after: float = 0.0
+) -> tuple[Piece, bool]:
     del mark, name
+    if base64 is not None:
+        return Piece(base64, after, binary=True), False
     sent = data.encode(errors="surrogatepass") if json is MISSING else to_json(json) + b"\n"
     return Piece(sent, after), json is not MISSING
+
+
+def _base64(value: Any) -> bytes:
+    try:
+        return b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        raise ValueError("must be bytes in Base64") from None
 
 
 def _make_event(mark: Mark, name: str, data: Any = "", after: float = 0.0, **others: str) -> Piece:
@@ -270,12 +303,21 @@ def _make_part(mark: Mark, name: str, value: Any = "", **others: Any) -> bodies.
 
 _AFTER: Final = Field("after", _DURATION, "Time since the previous one.", default=0.0)
 _PIECE: Final = Group(
-    (Field("data", _TEXT, "Text, sent as it is."), Field("json", _DATA, "Value, sent as a line of JSON."), _AFTER),
+    (
+        Field("data", _TEXT, "Text, sent as it is."),
+        Field("json", _DATA, "Value, sent as a line of JSON."),
+        Field("base64", Constant(parse=_base64), "Bytes, in Base64."),
+        _AFTER,
+    ),
     make=_make_piece,
     short="data",
     named=True,
-    check=lambda reader, node, _, name: reader.choose(node, ("data", "json"), name),  # type: ignore[attr-defined]
+    check=lambda reader, node, _, name: reader.choose(  # type: ignore[attr-defined]
+        node, ("data", "json", "base64"), name
+    ),
 )
+_PIECE_LIST: Final = ListOf(_PIECE)
+_PIECES: Final = OneOf((_PIECE_LIST, _FILE))
 _EVENT: Final = Group(
     (
         Field("data", _DATA, "Data: a text, or a value that becomes JSON."),
@@ -370,7 +412,7 @@ _REQUEST: Final = Group(
         Field("multipart", Named(ListOf(_PART, alone=True)), "Body: the fields and files of a multipart form."),
         Field("text", _TEXT, "Body: a text, sent as it is."),
         Field("file", _FILE, "Body: a file, relative to the test file."),
-        Field("chunks", ListOf(_PIECE), "Body: pieces that are sent one after the other."),
+        Field("chunks", _PIECES, "Body: pieces that are sent one after the other, or a file with a list of them."),
         Field("auth", Named(_DATA), "Claims of a token that is minted for the endpoint's authentication."),
         Field("accept", _TEXT, "Header `Accept`: `sse`, `ndjson`, `json`, `text`, `csv`, or a media type."),
     ),
@@ -488,10 +530,10 @@ _RESPOND: Final = Group(
         Field("body", _DATA, "Body: a text, sent as it is, or a value that is sent as JSON."),
         Field("json", _DATA, "Body: a value that is sent as JSON, a text too."),
         Field("file", _FILE, "Body: a file, relative to the test file."),
-        Field("chunks", ListOf(_PIECE), "Body: pieces that are sent one after the other."),
+        Field("chunks", _PIECES, "Body: pieces that are sent one after the other, or a file with a list of them."),
         Field("events", ListOf(_EVENT), "Body: Server-Sent Events."),
         Field("model", _MODEL, "A model's answer, in the protocol of the provider that is asked."),
-        Field("messages", ListOf(_PIECE), "What a WebSocket sends."),
+        Field("messages", _PIECES, "What a WebSocket sends, or a file with a list of it."),
         Field("delay", _DURATION, "Time between the events or lines of the body.", default=0.0),
         Field("firstAfter", _DURATION, "Time before the response begins.", default=0.0),
         Field("cutAfter", _PLACE, "Where the connection ends, without the end of the body."),
@@ -580,7 +622,7 @@ def _whole(reader: TestFileReader, node: Node, name: str) -> Any:
 def _read_chunk(reader: TestFileReader, node: Node, name: str) -> Any:
     keys = {key.text for key, _ in node.items} if isinstance(node, nodes.Mapping) else set()
     found = reader.expected(node)
-    if not keys or not keys <= _CHUNK:
+    if not keys or not keys <= CHUNK_KEYS:
         return {"content": found}
     at = found.get("at")
     if at is not None and not isinstance(at, Expected):
@@ -589,7 +631,8 @@ def _read_chunk(reader: TestFileReader, node: Node, name: str) -> Any:
     return found
 
 
-_CHUNK: Final = frozenset({"content", "event", "id", "metadata", "at"})
+#: What a chunk is expected with; a mapping with other keys is its content.
+CHUNK_KEYS: Final = frozenset({"content", "event", "id", "metadata", "at"})
 _ERROR: Final = (
     Field("code", _VALUE, "Code of the error."),
     Field("message", _VALUE, "Message of the error."),
@@ -659,7 +702,8 @@ _EXPECT: Final = Group(
             "chunks",
             Custom(_LIST_OR_BINDING, "list or binding", _read_chunks),
             "Chunks in order: contents, or mappings with some of `content`, `event`, `id`, `metadata` and `at`, the "
-            "time since the request was sent. `update` is replaced by `streamstack test --update`.",
+            "time since the request was sent. A binding for all of them reads the list of contents. "
+            "`update` is replaced by `streamstack test --update`.",
         ),
         Field("events", Custom(_LIST_OR_BINDING, "list or binding", _read_list), "Names of the events, in order."),
         Field(
@@ -826,8 +870,9 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
 
 def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
-    client, sql = values.get("client", CaseClient()), values.get("sql", "")
-    return Exchange(values["request"], client, expect or Expect(node.mark), sql)
+    # The SQL of a test that is its only request is the test's.
+    sql = "" if "name" in values else values.get("sql", "")
+    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark), sql)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

@@ -115,9 +115,9 @@ class Quantiles:
             self.__init__()  # type: ignore[misc]  # as new: exact again
             return
         place = _bin_of(value)
-        left = self._counts[place] - 1
-        if left:
-            self._counts[place] = left
+        remaining = self._counts[place] - 1
+        if remaining:
+            self._counts[place] = remaining
         else:
             del self._counts[place]
             del self._bins[bisect_left(self._bins, place)]
@@ -199,10 +199,10 @@ _CENTRE: Final = log(2 / (_GAMMA + 1))
 
 def identity(value: Any) -> Hashable:
     """Return what tells a value from others: values that are equal in the language have the same, true and 1 apart."""
-    kept: Hashable = value
+    exact: Hashable = value
     if type(value) in _PLAIN:
         large = type(value) is int and not -SMALL < value < SMALL
-        return _number(value) if large or type(value) is Decimal else kept
+        return _number(value) if large or type(value) is Decimal else exact
     if type(value) is bool:  # which Python takes for 0 and 1
         return ("boolean", value)
     if isinstance(value, (list, tuple)):
@@ -210,7 +210,7 @@ def identity(value: Any) -> Hashable:
     if isinstance(value, Mapping):
         return ("object", *sorted(((str(name), identity(each)) for name, each in value.items()), key=itemgetter(0)))
     operators.refuse_stream(value)
-    return kept
+    return exact
 
 
 def _number(value: int | Decimal) -> Hashable:
@@ -240,9 +240,9 @@ class SlidingDistinct:
     def remove(self, value: Any) -> None:
         """Take a value away that was added."""
         known = identity(value)
-        left = self._counts[known] - 1
-        if left:
-            self._counts[known] = left
+        remaining = self._counts[known] - 1
+        if remaining:
+            self._counts[known] = remaining
         else:
             del self._counts[known]
 
@@ -285,9 +285,9 @@ class Distinct:
 
     def _note(self, known: Hashable) -> None:
         data = b"b" + known if isinstance(known, bytes) else b"v" + canonical_json(known)
-        word = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-        place = word >> (64 - self._BITS)
-        rest = word & ((1 << (64 - self._BITS)) - 1)
+        hashed = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+        place = hashed >> (64 - self._BITS)
+        rest = hashed & ((1 << (64 - self._BITS)) - 1)
         rank = 64 - self._BITS - rest.bit_length() + 1
         before = self._registers[place]
         if rank > before:
@@ -399,17 +399,17 @@ class Total:
     def _grow(self, value: float) -> None:
         """Add a float to the parts, the smallest of which comes first."""
         parts = self._parts
-        kept = 0
+        exact = 0
         for part in parts:
             high = value + part
             # Knuth's sum of two: no order of the two is asked for, nothing is lost.
             other = high - value
             low = (value - (high - other)) + (part - other)
             if low:
-                parts[kept] = low
-                kept += 1
+                parts[exact] = low
+                exact += 1
             value = high
-        parts[kept:] = [value]
+        parts[exact:] = [value]
 
     def sum(self) -> Any:
         """Return the sum; 0 of nothing. A float that meets a decimal becomes one."""
@@ -530,14 +530,14 @@ class Ends:
         return self._values[-1] if self._values else None
 
 
-def _check_order(value: Any, word: str) -> None:
+def _check_order(value: Any, operation: str) -> None:
     """Raise RunError ``template`` for a value that has no order."""
     kind = type(value)
     if kind is float:
         if value != value:  # noqa: PLR0124  (NaN)
-            raise RunError("template", f"`{word}` needs numbers, and one is not finite")
+            raise RunError("template", f"`{operation}` needs numbers, and one is not finite")
     elif kind not in _ORDERED and not isinstance(value, date):
-        raise RunError("template", f"`{word}` needs numbers, texts or timestamps, not {a_kind(value)}")
+        raise RunError("template", f"`{operation}` needs numbers, texts or timestamps, not {a_kind(value)}")
 
 
 class Extreme:

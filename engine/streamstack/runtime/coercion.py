@@ -119,10 +119,10 @@ def details_of(place: str, faults: InputFaults) -> list[dict[str, str]]:
 def invalid(details: list[dict[str, str]], *, status: int = 400) -> RunError:
     """Return the one error that names all faults."""
     details = details[:MOST]
-    told = "; ".join(f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in details[:3])
+    message = "; ".join(f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in details[:3])
     if len(details) > 3:
-        told += f"; and {len(details) - 3} more"
-    return RunError("invalid-input", told, status=status, details=details)
+        message += f"; and {len(details) - 3} more"
+    return RunError("invalid-input", message, status=status, details=details)
 
 
 #: The integers that databases and clients hold without loss, where the declaration sets no bounds.

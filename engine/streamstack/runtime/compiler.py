@@ -30,6 +30,8 @@ from streamstack.language.sql import assembled, statement_in
 from streamstack.language.values import MISSING, to_text
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
+from streamstack.runtime.mutations import Mutator
+from streamstack.runtime.probes import NONE, RUN, SKIPPED, Probes
 from streamstack.runtime.values import ENDLESS
 from streamstack.spec import Binds, Bound, Condition, Nesting, OneOf, StackOf, Type, Variable
 
@@ -96,15 +98,17 @@ NAMES = frozenset(
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
         *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
-        *("batch", "close", "length", "turn", "value"),
+        *("batch", "close", "length", "schedule", "value"),
     }
 )
 
+#: Functions without mutants: no test has to notice them.
+_UNTESTED = frozenset({"log"})
 #: Python nests at most 20 loops, `try` and `with` in one function; a stack deeper than this gets a function of its own.
 MAX_BLOCKS = 12
 
 
-def _asks_for_source(read: Read) -> bool:
+def _reads_source(read: Read) -> bool:
     """Whether a name read is `loop` with a fact about its source, or `loop` as a whole."""
     return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
@@ -112,8 +116,11 @@ def _asks_for_source(read: Read) -> bool:
 class Code:
     """Writes the Python of one definition."""
 
-    def __init__(self, title: str, *, notes_sending: bool = False) -> None:
+    def __init__(self, title: str, *, notes_sending: bool = False, probes: Probes | None = None) -> None:
         self.title = title
+        self._probes = probes
+        self._mutator: Mutator | None = None  # of the present step
+        self._conditions: dict[int, str] = {}  # of the present step: their names, by the id of the value
         self.notes_sending = notes_sending  # a step elsewhere asks when the last chunk left (delay)
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None
@@ -152,7 +159,7 @@ class Code:
         reads = [read for value in values for read in value.reads]
         names = {read.name: self.name(read.name) for read in reads}
         loop = self._loop()
-        if loop is not None and "loop" in names and not any(map(_asks_for_source, reads)):
+        if loop is not None and "loop" in names and not any(map(_reads_source, reads)):
             # The loop may be around this function, which then does not know its source.
             names["loop"] = f"loop_object({loop.index}, None)"
         return Site(self.step, self.section, values, names)
@@ -282,7 +289,26 @@ class Code:
 
     def source(self, value: Value) -> str:
         """Return Python source for a value."""
-        return value.source(self)
+        mutator = self._mutator
+        if mutator is None:
+            return value.source(self)
+        what = self._conditions.get(id(value))
+        if what is None:
+            return mutator.source(value)
+        source = value.source(self) if value.constant is not MISSING else mutator.source(value)
+        return mutator.negate(value.mark, what, source)
+
+    def scalar(self, value: Value, converted: Any) -> str:
+        """Return Python source for a constant value that was converted."""
+        source = self.literal(converted)
+        return source if self._mutator is None else self._mutator.constant(value.mark, converted, source)
+
+    def drops(self, node: Node) -> str | None:
+        """Return the condition that a mutant drops the step; None where there are no mutants."""
+        if self._probes is None or self._mutator is None:
+            return None
+        number = self._probes.mutant(node, node.mark, f"`{node.title}` was dropped")
+        return f"{self.constant(self._probes.active)}[0] == {number}"
 
     # -- functions -----------------------------------------------------------------------------------------
 
@@ -385,25 +411,25 @@ class Code:
         """After the call of a part: do what it asks for (break, continue, return)."""
         signals = self._part_signals
         if "break" in signals:
-            self.line(f"if {signal} is BREAK: {self._leave('break')}")
+            self.line(f"if {signal} is BREAK: {self._jump('break')}")
         if "continue" in signals:
-            self.line(f"if {signal} is CONTINUE: {self._leave('continue')}")
+            self.line(f"if {signal} is CONTINUE: {self._jump('continue')}")
         if "return" in signals:
             returned = f"return {signal}" if self._function.outlined else f"return {signal}.value"
             if self._function.outlined:
                 self._function.signals.add("return")
             self.line(f"if {signal} is not None: {returned}")
 
-    def _leave(self, how: str) -> str:
+    def _jump(self, how: str) -> str:
         """Return the statement for `break` or `continue` of the innermost loop of the definition."""
         if self._function.loops:
             return how
         self._function.signals.add(how)
         return f"return {how.upper()}"
 
-    def leave(self, how: str) -> None:
+    def jump(self, how: str) -> None:
         """Write `break` or `continue`."""
-        self.line(self._leave(how))
+        self.line(self._jump(how))
 
     def emit_return(self, source: str, *values: Value) -> None:
         """Write `return`: the value is what the present frame gives."""
@@ -436,10 +462,49 @@ class Code:
 
     def steps(self, block: Block) -> None:
         """Write the steps of a stack one after the other."""
+        if self._probes is not None:
+            self._probe(self._probes.branch_of(block))
         for node in block.nodes:
             outer, self.step = self.step, node.step
+            around = self._mutator, self._conditions
+            self._mutator, self._conditions = None, {}
+            if self._probes is not None and self._probes.mutates and node.step.function.name not in _UNTESTED:
+                self._mutate(node, self._probes)
             write_step(self, node)
+            self._mutator, self._conditions = around
             self.step = outer
+
+    def _mutate(self, node: Node, probes: Probes) -> None:
+        """Let the values of a step have mutants."""
+        active = f"{self.constant(probes.active)}[0]"
+        self._mutator = Mutator(self, active, lambda mark, change: probes.mutant(node, mark, change))
+        self._conditions = {id(use.value): f"`{use.parameter}`" for use in node.uses if isinstance(use.form, Condition)}
+        for each in node.per_item:
+            declared = node.step.function.by_name.get(each.parameter)
+            if declared is not None and any(isinstance(form, Condition) for form in _forms(declared.type)):
+                self._conditions[id(each.value)] = f"`{each.parameter}`"
+        if node.step.when is not None:
+            self._conditions[id(node.step.when)] = "`when`"
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether it is counted how often steps run."""
+        return self._probes is not None
+
+    def probe(self, node: Node, branch: str = "") -> None:
+        """Write that a step or one of its branches is reached, where that is counted."""
+        if self._probes is not None:
+            self._probe(self._probes.number(node, branch))
+
+    def probe_otherwise(self, node: Node) -> None:
+        """Write the `else` that counts how often none of a step's branches runs, where that is counted."""
+        if self._probes is not None:
+            with self.indented("else:"):
+                self.probe(node, NONE)
+
+    def _probe(self, number: int | None) -> None:
+        if self._probes is not None and number is not None:
+            self.line(f"{self.constant(self._probes.hits)}[{number}] += 1")
 
     def _declare(self, names: Iterable[str]) -> None:
         """Make names local to the function being written, without binding them."""
@@ -502,13 +567,28 @@ def write_step(code: Code, node: Node) -> None:
     if node.step.disabled:
         _null_result(code, node)
         return
+    dropped = code.drops(node)
+    if dropped is None:
+        _write_present(code, node)
+        return
+    with code.indented(f"if {dropped}:"):
+        _null_result(code, node)
+    with code.indented("else:"):
+        _write_present(code, node)
+
+
+def _write_present(code: Code, node: Node) -> None:
     if node.step.when is None:
+        code.probe(node)
         _write_retried(code, node)
         return
     with code.condition("if", code.source(node.step.when), node.step.when):
+        code.probe(node)
+        code.probe(node, RUN)
         _write_retried(code, node)
-    if node.step.result is not None:
+    if node.step.result is not None or code.has_probes:
         with code.indented("else:"):
+            code.probe(node, SKIPPED)
             _null_result(code, node)
 
 
@@ -616,16 +696,16 @@ def argument_source(code: Code, node: Node, declared: Type, argument: Any, param
     if isinstance(argument, Arguments):
         group = _form(declared, "parameters")
         entries = [
-            f"{code.literal(inner.python_name)}: {argument_source(code, node, inner.type, given, inner)}"
+            f"{code.literal(inner.python_name)}: {argument_source(code, node, inner.type, inner_argument, inner)}"
             for inner in group.parameters
-            if (given := argument.get(inner.name)) is not None
+            if (inner_argument := argument.get(inner.name)) is not None
         ]
         source = "{" + ", ".join(entries) + "}"
         return source if group.make is None else f"{code.constant(group.make)}({source})"
     return value_source(code, node, declared, argument, parameter)
 
 
-def values_given(node: Node, *names: str) -> tuple[Value, ...]:
+def values_among(node: Node, *names: str) -> tuple[Value, ...]:
     """Return the values among some parameters, for the line that computes them."""
     return tuple(value for name in names if (value := value_of(node, name)) is not None)
 
@@ -711,7 +791,10 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         return _statement_source(code, value)
     if value.constant is not MISSING:
         constant = convert_constant(kind, value.constant)
-        return code.source(value) if isinstance(constant, (list, dict)) else code.literal(constant)
+        if isinstance(constant, (list, dict)):
+            return code.source(value)
+        chosen = isinstance(bound, Bound) and bool(bound.choices)
+        return code.literal(constant) if chosen else code.scalar(value, constant)
     source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):

@@ -326,8 +326,8 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
     group.start(all_of_them())
     try:
         await group.finish()
-    except _Stop as left:
-        return left.signal if left.signal is not BREAK else None
+    except _Stop as error:
+        return error.signal if error.signal is not BREAK else None
     finally:
         await source.close()
     return None
@@ -336,30 +336,30 @@ async def concurrently(  # noqa: PLR0913  (a loop has that many parts)
 class OrderedSink(Sink):
     """The sink of one iteration of an ordered loop: it holds chunks back until the iterations before it are done."""
 
-    __slots__ = ("_held", "_sink", "_turn")
+    __slots__ = ("_first", "_held", "_sink")
 
     #: Chunks held back before the iteration itself must wait.
     MOST = 256
 
-    def __init__(self, sink: Sink, turn: asyncio.Event) -> None:
+    def __init__(self, sink: Sink, first: asyncio.Event) -> None:
         super().__init__()
         self._sink = sink
-        self._turn = turn
+        self._first = first
         self._held: deque[tuple[Any, str | None, Any, Any]] = deque()
         self.count = sink.count
 
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
-        if self._turn.is_set() and not self._held:
+        if self._first.is_set() and not self._held:
             full = self._sink.emit(content, event, id, metadata)
             self.count, self.bytes = self._sink.count, self._sink.bytes
             return full
         check_content(self._sink, content)  # now, while the step that sends it is known
         self._held.append((content, event, id, metadata))
         self.count += 1
-        return len(self._held) >= self.MOST or self._turn.is_set()
+        return len(self._held) >= self.MOST or self._first.is_set()
 
     async def drain(self) -> None:
-        await self._turn.wait()
+        await self._first.wait()
         while self._held:  # what comes meanwhile goes behind
             if self._sink.emit(*self._held.popleft()):
                 await self._sink.drain()
@@ -367,12 +367,12 @@ class OrderedSink(Sink):
 
     async def finish(self) -> None:
         """Wait for the turn and send what was held back."""
-        await self._turn.wait()
+        await self._first.wait()
         if self._held:
             await self.drain()
 
     def done(self, content: Any = MISSING, metadata: Any = None) -> None:
-        if self._held or not self._turn.is_set():
+        if self._held or not self._first.is_set():
             raise RunError("template", "`done` can't stand in a concurrent loop: write it after the loop")
         self._sink.done(content, metadata)
 

@@ -79,20 +79,20 @@ async def passed(
         while batch := await source.batch():
             for items in slices(batch):
                 rest = iter(items)
-                given: list[Any] = []
+                results: list[Any] = []
                 while length_hint(rest):
                     try:
                         # `extend` keeps what it had when the next item fails.
-                        given.extend(through(rest))
+                        results.extend(through(rest))
                     except Exception as error:
                         if skipped is None:
-                            if given:
-                                yield given
+                            if results:
+                                yield results
                             raise
                         skipped.note(before + len(items) - length_hint(rest) - 1, error)
                 before += len(items)
-                if given:
-                    yield given
+                if results:
+                    yield results
                 if clock.perf_counter() > run.slice_ends:
                     await run.yield_to_loop()
     finally:
@@ -126,11 +126,11 @@ async def taken(source: Source, count: int) -> Batches:
     """Give the first items. The source is closed before the last of them is passed on."""
     try:
         while count > 0 and (batch := await source.batch()):
-            given = list(batch[:count])
-            count -= len(given)
+            results = list(batch[:count])
+            count -= len(results)
             if count == 0:
                 await source.close()
-            yield given
+            yield results
     finally:
         await source.close()
 
@@ -212,8 +212,8 @@ async def ticks(every: float, limit: int | None) -> Batches:
     due = clock.monotonic()
     number = 0
     while limit is None or number < limit:
-        while (left := due - clock.monotonic()) > 0:  # noqa: ASYNC110  (a timer may be early)
-            await sleep(left)
+        while (remaining := due - clock.monotonic()) > 0:  # noqa: ASYNC110  (a timer may be early)
+            await sleep(remaining)
         number += 1
         yield [number]
         due += every

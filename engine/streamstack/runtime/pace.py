@@ -173,18 +173,18 @@ _LINE_REST, _PARAGRAPH_REST = 2.0, 3.0
 #: Seconds that sums of times may be off by.
 _ROUNDING: Final = 1e-9
 #: The key in `run.state` of what `delay` knows: the chunks that had left, and when the last did.
-_LEFT: Final = "left"
+_SENT: Final = "remaining"
 
 
 class Pacer:
     """The pace of one step in one run. Its turns may be awaited from several tasks at once."""
 
-    __slots__ = ("_asked", "_chance", "_count", "_due", "_interval", "_jitter", "_last", "_mode", "_total")
+    __slots__ = ("_chance", "_count", "_due", "_interval", "_jitter", "_last", "_mode", "_settings", "_total")
 
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         """``chance`` gives numbers from 0 to 1 for the jitter."""
         self._chance = chance
-        self._asked: tuple[Any, ...] = ()
+        self._settings: tuple[Any, ...] = ()
         self._mode = "burst"
         self._interval = 0.0
         self._jitter = 0.0
@@ -193,13 +193,13 @@ class Pacer:
         self._total = 0  # the length of all contents, in characters
         self._count = 0
 
-    def ask(self, mode: Any, interval: Any, jitter: Any) -> None:
+    def configure(self, mode: Any, interval: Any, jitter: Any) -> None:
         """Take what the step asks for this time; seconds, null for the defaults.
 
         Raises RunError ``template`` for what is not a pace.
         """
-        asked = (mode, interval, jitter)
-        if asked == self._asked:
+        settings = (mode, interval, jitter)
+        if settings == self._settings:
             return
         if mode not in MODES:
             raise RunError("template", f"unknown pace {to_text(mode)}: write one of {', '.join(MODES)}")
@@ -212,9 +212,9 @@ class Pacer:
         if not _is_number(jitter) or not 0 <= jitter <= 1:
             raise RunError("template", f"a pace's jitter must be between 0 and 1, not {to_text(jitter)}")
         self._mode, self._interval, self._jitter = mode, float(interval), float(jitter)
-        self._asked = asked
+        self._settings = settings
 
-    def turn(self, run: Run, content: Any) -> Awaitable[None] | None:
+    def schedule(self, run: Run, content: Any) -> Awaitable[None] | None:
         """Return what is to be awaited until this content may leave, None where it may at once, as the step's first.
 
         After the wait, `resume` has to be called. Not a coroutine itself: of thousands of paced runs, each level of
@@ -264,7 +264,7 @@ def resume(run: Run) -> None:
     """Record that the run goes on after a wait, and that its next chunk leaves now."""
     run.slice_ends = clock.perf_counter() + SLICE  # a sleep has let others run: no need to do so again at once
     run.sent_at = now = clock.monotonic()
-    run.state[_LEFT] = (run.sink.count + 1, now)
+    run.state[_SENT] = (run.sink.count + 1, now)
 
 
 def pacer(run: Run, key: Any, mode: Any, interval: Any = None, jitter: Any = None) -> Pacer:
@@ -275,7 +275,7 @@ def pacer(run: Run, key: Any, mode: Any, interval: Any = None, jitter: Any = Non
     found: Pacer | None = run.state.get(key)
     if found is None:
         found = run.state[key] = Pacer()
-    found.ask(mode, interval, jitter)
+    found.configure(mode, interval, jitter)
     return found
 
 
@@ -287,8 +287,8 @@ async def delay(run: Run, seconds: float | None) -> None:
     if seconds is not None and seconds > 0 and run.sink.count:
         # Asked again after each wait: another task's chunk may have left meanwhile.
         least = 0.0
-        while (left := _previous(run) + seconds - clock.monotonic()) > _ROUNDING:
-            await sleep(max(left, least))
+        while (remaining := _previous(run) + seconds - clock.monotonic()) > _ROUNDING:
+            await sleep(max(remaining, least))
             run.slice_ends = clock.perf_counter() + SLICE
             least = _RESOLUTION
     _note(run)
@@ -296,7 +296,7 @@ async def delay(run: Run, seconds: float | None) -> None:
 
 def _previous(run: Run) -> float:
     """Return when the run's last chunk left; now, if unknown."""
-    count, noted = run.state.get(_LEFT, (0, None))
+    count, noted = run.state.get(_SENT, (0, None))
     if run.sent_at is None or (run.sent_at == noted and count != run.sink.count):
         _note(run, coming=0)
     assert run.sent_at is not None
@@ -306,7 +306,7 @@ def _previous(run: Run) -> float:
 def _note(run: Run, coming: int = 1) -> None:
     """Note that a chunk leaves now, or (none coming) that the last has left by now."""
     run.sent_at = clock.monotonic()
-    run.state[_LEFT] = (run.sink.count + coming, run.sent_at)
+    run.state[_SENT] = (run.sink.count + coming, run.sent_at)
 
 
 def _is_number(value: Any) -> bool:

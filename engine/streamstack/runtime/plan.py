@@ -18,12 +18,13 @@ from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
 from streamstack.runtime.inputs import Checker, compile_inputs
-from streamstack.runtime.run import Run, Sink, enter_call, leave_call
+from streamstack.runtime.probes import Probes
+from streamstack.runtime.run import Run, Sink, begin_call, end_call
 
 T = TypeVar("T")
 Start = Callable[..., Coroutine[Any, Any, Any]]
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is not a binding.
-Asked = tuple[Rate | None, Any, int | None]
+LimitValues = tuple[Rate | None, Any, int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Plan:
     at_once: Callable[[Run, dict[str, Any]], Any] | None
     _stack: Callable[..., Any]
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
-    _limits: tuple[Callable[[Run, dict[str, Any]], Asked], ...] = ()
+    _limits: tuple[Callable[[Run, dict[str, Any]], LimitValues], ...] = ()
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -58,7 +59,7 @@ class Plan:
         """Return the endpoint's own response headers."""
         return _placed(self._headers, run, inputs)
 
-    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> Asked:
+    def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> LimitValues:
         """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
         return _placed(self._limits[index], run, inputs)
 
@@ -81,34 +82,34 @@ class Callee:
     source: str
     _stack: Start
 
-    async def call(self, run: Run, given: Mapping[str, Any], sink: Sink) -> Any:
+    async def call(self, run: Run, arguments: Mapping[str, Any], sink: Sink) -> Any:
         """Check the inputs and run the stack; return what it returns.
 
         Raises RunError ``template`` for inputs that don't fit: the caller is the definition, not the client.
         """
         try:
-            values = self.checker.check(given)
+            values = self.checker.check(arguments)
         except RunError as error:
             message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
             raise RunError("template", message, details=error.details, parameter="with") from None
-        enter_call()
+        begin_call()
         try:
             return await self._stack(run, values, sink)
         finally:
-            leave_call()
+            end_call()
 
 
-def compile_project(project: Project) -> tuple[Plan, ...]:
-    """Compile every endpoint that is not disabled, and the functions they call."""
+def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
+    """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]
     delayed = any(_delays(node) for graph in [*endpoints, *graphs.values()] for node in graph.nodes)
     for definition in project.functions.values():
         graph = graphs[definition.name]
-        functions[definition.name] = _callee(definition, graph, functions, delayed=delayed)
+        functions[definition.name] = _callee(definition, graph, functions, probes, delayed=delayed)
     return tuple(
-        _plan(endpoint, graph, functions, graphs)
+        _plan(endpoint, graph, functions, graphs, probes)
         for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
         if not endpoint.disabled
     )
@@ -118,15 +119,28 @@ def _delays(node: Node) -> bool:
     return node.step.function.name == "stream" and node.arguments.get("delay") is not None
 
 
-def _callee(definition: FunctionDefinition, graph: Graph, functions: Mapping[str, Callee], *, delayed: bool) -> Callee:
-    code = _written(graph, functions, notes_sending=delayed)
+def _callee(
+    definition: FunctionDefinition,
+    graph: Graph,
+    functions: Mapping[str, Callee],
+    probes: Probes | None,
+    *,
+    delayed: bool,
+) -> Callee:
+    code = _written(graph, functions, probes, notes_sending=delayed)
     checker = compile_inputs(definition.inputs)
     return Callee(definition, checker, code.text, code.compile()["stack"])
 
 
-def _plan(endpoint: Endpoint, graph: Graph, functions: Mapping[str, Callee], graphs: Mapping[str, Graph]) -> Plan:
+def _plan(
+    endpoint: Endpoint,
+    graph: Graph,
+    functions: Mapping[str, Callee],
+    graphs: Mapping[str, Graph],
+    probes: Probes | None,
+) -> Plan:
     nodes = reachable(graph, graphs)
-    code = _written(graph, functions, notes_sending=any(map(_delays, nodes)))
+    code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
@@ -141,10 +155,12 @@ def _plan(endpoint: Endpoint, graph: Graph, functions: Mapping[str, Callee], gra
     )
 
 
-def _written(graph: Graph, functions: Mapping[str, Callee], *, notes_sending: bool) -> Code:
+def _written(
+    graph: Graph, functions: Mapping[str, Callee], probes: Probes | None = None, *, notes_sending: bool
+) -> Code:
     """Write the Python of a definition: `stack` (of an endpoint a plain function, where it may be), and `headers`."""
     definition, root = graph.definition, graph.root
-    code = Code(definition.title, notes_sending=notes_sending)
+    code = Code(definition.title, notes_sending=notes_sending, probes=probes)
     endpoint = isinstance(definition, Endpoint)
     code.namespace.update(_FIXED, functions=functions, __of_endpoint__=endpoint)
     response = definition.response if isinstance(definition, Endpoint) else None

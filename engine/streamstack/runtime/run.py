@@ -189,13 +189,22 @@ class _Entropy:
 _new_id = _Entropy().new_id
 
 
+@dataclass(slots=True)
+class DeferredWork:
+    """What an `after` registered: its ``timeout`` in seconds, and the outcomes of the run that it was begun with."""
+
+    work: Callable[[], Awaitable[Any]]
+    timeout: float
+    outcomes: list[str] = field(default_factory=list)
+
+
 class Run:
     """The state of one run. Times are seconds of `clock.monotonic`."""
 
     __slots__ = (
-        "_afters",
         "_request",
         "_shown",
+        "afters",
         "auth",
         "clock",
         "context",
@@ -228,7 +237,7 @@ class Run:
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
         self._request = request
         self._shown: Mapping[str, Any] | None = None
-        self._afters: list[tuple[Callable[[], Awaitable[Any]], float]] = []
+        self.afters: list[DeferredWork] = []
 
     @property
     def elapsed_ms(self) -> int:
@@ -252,26 +261,26 @@ class Run:
 
     def after(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
         """Register work for the end of the run, with its time-out in seconds."""
-        self._afters.append((work, timeout))
+        self.afters.append(DeferredWork(work, timeout))
 
     @property
     def has_after(self) -> bool:
-        return bool(self._afters)
+        return any(not each.outcomes for each in self.afters)
 
     async def finish(self, outcome: str) -> None:
         """Run what `after` registered, in that order. A failure is logged and hinders none of the others."""
         self.outcome = outcome
         for _ in range(MAX_DEPTH):  # such work may register more of it, but not for ever
-            afters, self._afters = self._afters, []
-            for work, timeout in afters:
-                await self._finish(work, timeout)
+            for each in [each for each in self.afters if not each.outcomes]:
+                each.outcomes.append(outcome)
+                await self._finish(each)
 
-    async def _finish(self, work: Callable[[], Awaitable[Any]], timeout: float) -> None:
+    async def _finish(self, deferred: DeferredWork) -> None:
         try:
-            async with asyncio.timeout(timeout):
-                await work()
+            async with asyncio.timeout(deferred.timeout):
+                await deferred.work()
         except TimeoutError:
-            self._report(RunError("timeout", f"`after` took longer than {timeout:g} s"))
+            self._report(RunError("timeout", f"`after` took longer than {deferred.timeout:g} s"))
         except Exception as error:  # noqa: BLE001  (the other works must run)
             self._report(located(error))
 
@@ -283,7 +292,7 @@ class Run:
 _depth: ContextVar[int] = ContextVar("depth", default=0)
 
 
-def enter_call() -> None:
+def begin_call() -> None:
     """Enter a call of a function.
 
     Raises RunError ``limit-reached`` where functions call one another too deeply.
@@ -294,6 +303,6 @@ def enter_call() -> None:
     _depth.set(depth + 1)
 
 
-def leave_call() -> None:
+def end_call() -> None:
     """Leave a call of a function, in the task that entered it."""
     _depth.set(_depth.get() - 1)

@@ -149,13 +149,13 @@ def iterate(value: Any, *, unchanged: bool = False) -> Stream | Items:
     raise RunError("template", f"{a_kind(value)} can't be iterated: {advice}")
 
 
-class Turns:
+class Iterations:
     """What `loop` counts in `repeat`: a number of turns known beforehand."""
 
     __slots__ = ("length",)
 
-    def __init__(self, turns: Sequence[int]) -> None:
-        self.length = len(turns)
+    def __init__(self, iterations: Sequence[int]) -> None:
+        self.length = len(iterations)
 
 
 class Endless:

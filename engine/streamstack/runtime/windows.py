@@ -67,14 +67,14 @@ class Shape:
 class WindowGroup:
     """The window of one group: its items as far as they have to be held, and what its figures need."""
 
-    __slots__ = ("_parts", "_readers", "_window", "fresh", "items", "key", "now", "since", "told_empty")
+    __slots__ = ("_parts", "_readers", "_window", "fresh", "items", "key", "now", "reported_empty", "since")
 
     def __init__(self, window: Window, key: Any, since: float) -> None:
         self._window = window
         self.key = key
         self.items: deque[tuple[float, list[Any]]] = deque()
         self.begin(since)
-        self.told_empty = False
+        self.reported_empty = False
 
     def begin(self, since: float) -> None:
         """Begin a window with nothing in it."""
@@ -124,9 +124,9 @@ class WindowGroup:
     def _refused(self, error: RunError, of: Of | None) -> RunError:
         """Return an error with the figures that did not take a value, at the place of their expression."""
         names = listed([f"`{each.name}`" for each in self._window.figures if each.of is of], "and")
-        told = RunError(error.code, f"{names} of the window: {error.message}", final=error.final)
-        told.place = place_of(of) if of is not None else None
-        return told
+        failure = RunError(error.code, f"{names} of the window: {error.message}", final=error.final)
+        failure.place = place_of(of) if of is not None else None
+        return failure
 
     def drop(self) -> None:
         """Let the oldest item go."""
@@ -138,13 +138,13 @@ class WindowGroup:
                 for remove in series.removes:
                     remove(value)
 
-    def tell(self) -> dict[str, Any]:
+    def take_figures(self) -> dict[str, Any]:
         """Return the figures, by their names, and the group's key."""
         self.fresh = 0
-        told: dict[str, Any] = {"key": self.key} if self._window.by is not None else {}
+        figures: dict[str, Any] = {"key": self.key} if self._window.by is not None else {}
         for name, read in self._readers:
-            told[name] = read()
-        return told
+            figures[name] = read()
+        return figures
 
 
 class Window:
@@ -164,8 +164,8 @@ class Window:
         if self._only is not None:
             self._groups[None] = self._only
 
-    def feed(self, items: Iterable[Any], at: float, given: list[Any]) -> None:
-        """Take items that came at a time; figures that are due go to ``given``, also where an error follows.
+    def feed(self, items: Iterable[Any], at: float, figures: list[Any]) -> None:
+        """Take items that came at a time; figures that are due go to ``figures``, also where an error follows.
 
         Raises RunError ``limit-reached`` for too many groups or items held.
         """
@@ -189,7 +189,7 @@ class Window:
                 elif within is not None and held[0][0] <= at - within:
                     self._expire(group, at)
             if every is not None and group.fresh >= every:
-                given.append(group.tell())
+                figures.append(group.take_figures())
                 if tumbling:
                     group.begin(at)
         if self._held > shape.limit:
@@ -250,47 +250,47 @@ class Window:
 
     def tick(self, at: float) -> list[dict[str, Any]]:
         """Give the figures of every group at a time; one with nothing in it gives them once, and is forgotten."""
-        given = []
+        figures = []
         timed = self.shape.within is not None
         for known, group in list(self._groups.items()):
             self._expire(group, at)
             group.now = at
             empty = timed and (not group.items if self.shape.sliding else not group.fresh)
-            if empty and self.by is not None and group.told_empty:
+            if empty and self.by is not None and group.reported_empty:
                 del self._groups[known]
                 continue
-            group.told_empty = empty
-            given.append(group.tell())
+            group.reported_empty = empty
+            figures.append(group.take_figures())
             if self.shape.tumbling:
                 group.begin(at)
         if self.shape.tumbling:
             self._began = at
-        return given
+        return figures
 
     def rest(self, at: float) -> list[dict[str, Any]]:
         """Give the figures of the groups that had items since theirs were given last: the stream has ended."""
-        given = []
+        figures = []
         for group in self._groups.values():
             if group.fresh:
                 self._expire(group, at)
                 group.now = at
-                given.append(group.tell())
-        return given
+                figures.append(group.take_figures())
+        return figures
 
 
 def windowed(run: Run, source: Source, make: Callable[[float], Window]) -> Batches:
     """Give figures after each number of items, those of the last partial one at the end."""
     time = get_running_loop().time
     window = make(time())
-    given: list[Any] = []  # also those that came before the item that failed
+    figures: list[Any] = []  # also those that came before the item that failed
 
     def feed(items: Sequence[Any]) -> list[Any]:
-        window.feed(items, time(), given)
-        due = given.copy()
-        given.clear()
+        window.feed(items, time(), figures)
+        due = figures.copy()
+        figures.clear()
         return due
 
-    return transformed(run, source, feed, lambda: given + window.rest(time()))
+    return transformed(run, source, feed, lambda: figures + window.rest(time()))
 
 
 async def windowed_on_time(source: Source, make: Callable[[float], Window], every: float) -> Batches:
@@ -387,11 +387,11 @@ class Changes:
             self._last.move_to_end(known)
         if before is not None and not changed and not removed:
             return None
-        told: dict[str, Any] = {"key": key} if self._key is not None else {}
-        told["first"] = before is None
-        told["changed"] = changed
-        told["removed"] = removed
-        return told
+        change: dict[str, Any] = {"key": key} if self._key is not None else {}
+        change["first"] = before is None
+        change["changed"] = changed
+        change["removed"] = removed
+        return change
 
     def _fields_of(self, item: Any) -> dict[str, Any]:
         if not isinstance(item, Mapping):

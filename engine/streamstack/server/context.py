@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from streamstack.connections.database import uses_of
 from streamstack.connections.database.embedded import Embedded
@@ -21,11 +22,18 @@ from streamstack.server.replies import log
 
 
 def make_context(
-    checked: Checked, environment: Mapping[str, str], *, dev: bool, joins: bool = False, starts: bool = True
+    checked: Checked,
+    environment: Mapping[str, str],
+    *,
+    dev: bool,
+    joins: bool = False,
+    starts: bool = True,
+    folder: Path | None = None,
 ) -> Context:
     """Return the context of a project's runs.
 
     ``joins``: its embedded database may be one that another process runs; it always is without ``starts``.
+    ``folder`` takes the place of `.streamstack`.
     """
     settings = checked.settings
     learn(environment, secrets_of(settings))
@@ -38,7 +46,7 @@ def make_context(
         state=settings.state,
         databases=settings.databases,
         authentication=settings.authentication,
-        folder=checked.folder,
+        folder=folder or checked.folder,
         joins=joins,
         starts=starts,
     )

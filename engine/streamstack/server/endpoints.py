@@ -523,14 +523,14 @@ class _Branch(Generic[T]):
                 return branch
         added: _Branch[T] = _Branch()
         self.patterns.append((segment, added))
-        self.patterns.sort(key=lambda each: -len("".join(each[0].literals)))
+        self.patterns.sort(key=lambda each: each[0].rank)
         return added
 
     def find(self, segments: list[str], at: int = 0) -> tuple[T, tuple[str, ...], list[str]] | None:
         """Find the target of these segments, with the names and values of the parameters from here on.
 
-        At each segment the literal beats a pattern, the pattern with more literal characters another one, a pattern the
-        parameter, and that the rest of the path.
+        At each segment the literal beats a pattern, a pattern those of higher `rank`, those the parameter, and that
+        the rest of the path.
         """
         if at == len(segments):
             return None if self.target is None else (self.target, self.names, [])

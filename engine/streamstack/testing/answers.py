@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from itertools import accumulate
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
 from aiohttp import web
@@ -32,6 +32,22 @@ _BODILESS: Final = frozenset({204, 304})
 
 class AnswerError(Exception):
     """An answer that can't be sent as the author wrote it."""
+
+
+class Sender(Protocol):
+    """Answers one call. ``events`` and ``chunks`` are how many the whole answer has."""
+
+    @property
+    def events(self) -> int: ...
+
+    @property
+    def chunks(self) -> int: ...
+
+    async def send(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        """Send the answer, and record in the call how far that got.
+
+        Raises ConnectionError, or is cancelled, where the other side closes before the end.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +203,7 @@ class Answer:
     chunks: int = 0
 
     async def send(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
-        """Send it, and record in the call how far that got.
-
-        Raises ConnectionError, or is cancelled, where the other side closes before the end.
-        """
+        """Send it. See `Sender.send`."""
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the other side has closed")

@@ -93,7 +93,13 @@ class Answer:
 
 
 async def send(
-    address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str = ""
+    address: str,
+    request: CaseRequest,
+    client: CaseClient,
+    credentials: Mapping[str, str],
+    dialect: str = "",
+    *,
+    patience: float | None = None,
 ) -> Answer:
     """Send a request and read the answer as the client of the test does.
 
@@ -103,12 +109,17 @@ async def send(
         client: How the client behaves.
         credentials: Further headers.
         dialect: The format of the endpoint, which may be a model provider's protocol.
+        patience: Seconds after which the client leaves in any case.
     """
     conversation = _Conversation(address, request, client, credentials, dialect)
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:
-        await conversation.run()
+        try:
+            async with asyncio.timeout(patience):
+                await conversation.run()
+        except TimeoutError:
+            conversation.leave()
     return conversation.answer
 
 
@@ -141,11 +152,15 @@ class _Conversation:
             auto_decompress=False,
             read_bufsize=_SLOW_BUFFER // 2 if slow else 1 << 16,
         ) as session:
-            await self._ask(session, self._client.resume_after)
+            await self._send(session, self._client.resume_after)
             if self.answer.left and self._client.resume_after is not None:
                 self.answer.left = False
                 self._headers["Last-Event-ID"] = self._last_id
-                await self._ask(session, None)
+                await self._send(session, None)
+
+    def leave(self) -> None:
+        """Record that the client has left."""
+        self.answer.left, self.answer.ended = True, self._now
 
     async def leave_at_once(self) -> None:
         """Send the whole request, and close the connection."""
@@ -164,7 +179,7 @@ class _Conversation:
         del reader
         self.answer.left = True
 
-    async def _ask(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
+    async def _send(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
         answer = self.answer
         try:
             response = await session.request(
@@ -213,8 +228,9 @@ class _Conversation:
                 if leave is not None and len(answer.chunks) >= leave:
                     answer.left = True
                     return
-                if self._client.stop_after == len(answer.chunks) and part.kind == "chunk":
-                    await self._stop(session)
+                stops = self._client.stop_after == len(answer.chunks) and part.kind == "chunk"
+                if stops and not await self._stop(session):
+                    return
             if not piece:
                 answer.whole = True
                 break
@@ -227,16 +243,17 @@ class _Conversation:
         if response.status >= 400:
             answer.error = _problem(answer)
 
-    async def _stop(self, session: aiohttp.ClientSession) -> None:
-        """Stop the stream, as a client does with `DELETE /_streams/{id}`."""
+    async def _stop(self, session: aiohttp.ClientSession) -> bool:
+        """Stop the stream, as a client does with `DELETE /_streams/{id}`; return whether it could be stopped."""
         stream = self.answer.headers.get("X-Stream-Id")
         if stream is None:
             self.answer.failure = "the client can't stop this stream: its endpoint needs `streaming: {resume: ...}`"
-            return
+            return False
         headers = {name: value for name, value in self._headers.items() if name.lower() != "content-type"}
         async with session.delete(self._url.origin() / "_streams" / stream, headers=headers) as response:
             if response.status >= 400:
                 self.answer.failure = f"the client could not stop the stream: {await response.text()}"
+        return not self.answer.failure
 
     def _add(self, part: AnswerPart) -> None:
         answer = self.answer
@@ -342,8 +359,8 @@ def _problem(answer: Answer) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {"status": answer.status, "message": answer.body.decode("utf-8", "replace")}
     inner = value.get("error")
-    told = inner if isinstance(inner, dict) else value
-    return {**told, "status": answer.status, "message": told.get("detail", told.get("message"))}
+    fields = inner if isinstance(inner, dict) else value
+    return {**fields, "status": answer.status, "message": fields.get("detail", fields.get("message"))}
 
 
 def pieces_of(answer: Answer, sizes: list[int]) -> list[Chunk]:

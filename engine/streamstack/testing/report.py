@@ -22,7 +22,7 @@ _NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U00
 
 
 class Report:
-    """Writes on a console: plain text where it is no terminal."""
+    """Writes on a console: with colours only on a terminal."""
 
     def __init__(self, console: Console, progress: Console) -> None:
         self._console = console
@@ -92,6 +92,8 @@ def summary(results: Sequence[Result], seconds: float) -> str:
     failed = sum(not each.passed for each in results)
     passed = len(results) - failed
     text = f"{passed} {'test' if passed == 1 else 'tests'} passed"
+    if faults := sum(each.faults for each in results):
+        text += f", with {faults} {'fault' if faults == 1 else 'faults'}"
     return f"{text}, {failed} failed in {seconds:.1f} s" if failed else f"{text} in {seconds:.1f} s"
 
 

@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import structlog
 
-from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
+from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
-from streamstack.language.cases import Case, CaseRequest, ExpectedRows
+from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
+from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
-from streamstack.runtime.run import Context
+from streamstack.runtime.run import Context, DeferredWork
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import UnservableError, make_cors
@@ -27,12 +28,19 @@ from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
+from streamstack.testing.answers import Fault
+from streamstack.testing.calls import Call
 from streamstack.testing.client import Answer, send
+from streamstack.testing.database_relay import DatabaseRelay
+from streamstack.testing.recorder import Recorder, Recording
 from streamstack.testing.session import Edition, TestProject
+from streamstack.testing.upstreams import LocalUpstreams
 from streamstack.testing.virtual_time import VirtualTimeError, virtual_time
 
 #: Seconds of real time that a test may take.
 LIMIT: Final = 10.0
+#: The same of one that asks real upstreams.
+_RECORDING_LIMIT: Final = 600.0
 #: Seconds of real time in which something has to happen.
 PATIENCE: Final = 2.0
 #: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
@@ -43,12 +51,34 @@ _NOTICE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class Injection:
+    """What is changed in a run of a test.
+
+    Args:
+        answers: Faults of upstreams' answers, by the number of the call.
+        clients: How clients behave in the place of those of the test, by exchange.
+        statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
+        done: The database gets that statement, and only its answer is lost.
+        gone: The database stays away after that.
+        patience: Seconds after which clients leave whose answers have not ended.
+    """
+
+    answers: Mapping[int, Fault] = field(default_factory=dict)
+    clients: Mapping[int, CaseClient] = field(default_factory=dict)
+    statement: int = 0
+    done: bool = False
+    gone: bool = False
+    patience: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnd:
     """How a run ended: one of `OUTCOMES`, and its error. Without a run, a request that no endpoint took."""
 
     outcome: str
     error: RunError | None = None
     endpoint: str = ""
+    afters: Sequence[DeferredWork] = ()
 
 
 @dataclass(slots=True)
@@ -59,16 +89,20 @@ class Observation:
         answers: What the client received, by exchange.
         ends: How runs ended, by their id.
         calls: What upstreams were asked.
+        recordings: What real upstreams answered.
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
+        statements: How many statements the databases got.
         failure: Why the test could not be run.
     """
 
     answers: list[Answer] = field(default_factory=list)
     ends: dict[str, RunEnd] = field(default_factory=dict)
-    calls: Sequence[Any] = ()
+    calls: Sequence[Call] = ()
+    recordings: Sequence[Recording] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
+    statements: int = 0
     failure: str = ""
     seconds: float = 0.0
 
@@ -88,7 +122,7 @@ class _Recorder(RequestLog):
         self._ends = ends
 
     def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
-        self._ends[answer.run.id] = RunEnd(outcome, error, endpoint)
+        self._ends[answer.run.id] = RunEnd(outcome, error, endpoint, answer.run.afters)
 
     def answered(self, request: Request, outcome: str) -> None:
         """Record nothing: the request had no run."""
@@ -97,21 +131,32 @@ class _Recorder(RequestLog):
         """Record nothing: the answer says it."""
 
 
-def run_case(project: TestProject, case: Case, databases: TestDatabases | None, folder: Path) -> Observation:
+def run_case(
+    project: TestProject,
+    case: Case,
+    databases: TestDatabases,
+    folder: Path,
+    injection: Injection | None = None,
+    *,
+    record: bool = False,
+) -> Observation:
     """Run a test and return what happened.
 
     Args:
         project: The project under test.
         case: The test.
-        databases: Makes its databases; None where the project uses none.
+        databases: Makes its databases.
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
+        injection: The faults of this run. With one, statements are counted.
+        record: Calls that no upstream of the test answers are answered by the hosts that they name.
     """
     seen = Observation()
     began = perf_counter()
+    limit = _RECORDING_LIMIT if record else LIMIT
     try:
         edition = _edition(project, case)
-        with _logging_to(seen.log), _seeded(case.seed), _loop(case) as run:
-            run(lambda: _Trial(project, edition, case, seen, databases, folder).run())
+        with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
+            run(lambda: _Trial(project, edition, case, seen, databases, folder, injection, record=record).run())
     except (UnservableError, ValueError) as error:
         seen.failure = str(error)
     except RunError as error:
@@ -124,7 +169,7 @@ def run_case(project: TestProject, case: Case, databases: TestDatabases | None, 
     except VirtualTimeError as error:
         seen.failure = str(error)
     except TimeoutError:
-        seen.failure = f"the test took longer than {LIMIT:g} s: something waits for what never comes"
+        seen.failure = f"the test took longer than {limit:g} s: something waits for what never comes"
     seen.seconds = perf_counter() - began
     return seen
 
@@ -153,16 +198,22 @@ class _Trial:
     edition: Edition
     case: Case
     seen: Observation
-    databases: TestDatabases | None
+    databases: TestDatabases
     folder: Path
+    injection: Injection | None = None
+    record: bool = False
 
     async def run(self) -> None:
         async with AsyncExitStack() as stack:
-            context = self._context()
-            opened = None
-            if self.databases is not None:
-                opened = TemporaryDatabases(context.databases, context.folder, self.databases)
-                context.provide(open_databases, opened)
+            upstreams = await stack.enter_async_context(self._upstreams())
+            self.seen.calls = upstreams.calls
+            context = self._context(upstreams)
+            upstreams.address = context.address
+            injection = self.injection or Injection()
+            for number, fault in injection.answers.items():
+                upstreams.overlay(number, fault)
+            opened = TemporaryDatabases(context.databases, context.folder, self.databases)
+            context.provide(open_databases, opened)
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
@@ -175,18 +226,30 @@ class _Trial:
             )
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
+            relay = await stack.enter_async_context(
+                DatabaseRelay(injection.statement, done=injection.done, gone=injection.gone)
+            )
+            if self.injection is not None:
+                for name in context.databases:
+                    opened[name].relay = relay.route
             async with listening(service) as address:
                 sent: list[asyncio.Task[Answer]] = []
                 async with asyncio.TaskGroup() as group:
-                    for exchange in self.case.exchanges:
+                    for index, exchange in enumerate(self.case.exchanges):
+                        client = injection.clients.get(index, exchange.client)
                         if exchange.sql:
                             await self._default(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
                         work = send(
-                            address, exchange.request, exchange.client, credentials, self._format(exchange.request)
+                            address,
+                            exchange.request,
+                            client,
+                            credentials,
+                            self._format(exchange.request),
+                            patience=injection.patience,
                         )
                         sent.append(group.create_task(work))
-                        if exchange.client.background:
+                        if client.background:
                             await asyncio.sleep(_NOTICE)
                             continue
                         answer = await sent[-1]
@@ -195,13 +258,21 @@ class _Trial:
                 self.seen.answers += [task.result() for task in sent]
                 await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
                 await service.settle()
+            self.seen.statements = relay.statements
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
 
-    def _context(self) -> Context:
-        context = make_context(self.edition.checked, self.case.env, dev=False)
-        return replace(context, folder=self.folder)
+    def _upstreams(self) -> LocalUpstreams:
+        if not self.record:
+            return LocalUpstreams(self.case.upstreams)
+        recorder = Recorder(self.case.upstreams, self.edition.checked.settings.http)
+        self.seen.recordings = recorder.recordings
+        return recorder
+
+    def _context(self, upstreams: LocalUpstreams) -> Context:
+        context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
+        return replace(context, http=replace(context.http, redirect=upstreams.redirect))
 
     def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
         if request.auth is None:
@@ -215,15 +286,15 @@ class _Trial:
         streams = endpoint is not None and endpoint.response_type == "streaming"
         return str(endpoint.streaming.format) if streams and endpoint is not None else ""
 
-    def _default(self, opened: TemporaryDatabases | None, context: Context, name: str | None = None) -> Any:
+    def _default(self, opened: TemporaryDatabases, context: Context, name: str | None = None) -> TestDatabase:
         name = name or default_database(dict.fromkeys(context.databases))
-        if opened is None or name is None or name not in opened:
+        if name is None or name not in opened:
             known = ", ".join(context.databases)
-            raise ValueError(f"there is no database `{name}`; there is {known}" if name else f"name one of {known}")
+            raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
 
     async def _query(
-        self, opened: TemporaryDatabases | None, context: Context, expected: ExpectedRows
+        self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows
     ) -> list[dict[str, Any]] | RunError:
         try:
             rows: list[dict[str, Any]] = await self._default(opened, context, expected.database).query(expected.sql)
@@ -257,20 +328,22 @@ def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Let the random functions of the language give the same values each time; secrets never come from there."""
-    before = random.getstate()
+    before, bytes_before = random.getstate(), tests.random_bytes
     random.seed(seed)
+    tests.random_bytes = random.randbytes
     try:
         yield
     finally:
         random.setstate(before)
+        tests.random_bytes = bytes_before
 
 
 @contextmanager
-def _loop(case: Case) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
+def _loop(case: Case, limit: float) -> Iterator[Callable[[Callable[[], Coroutine[Any, Any, None]]], None]]:
     """Yield what runs a coroutine function by the clock of a test, for no longer than its limit."""
     if case.real_time:
         with asyncio.Runner() as runner:
-            yield lambda work: runner.run(asyncio.wait_for(work(), LIMIT))
+            yield lambda work: runner.run(asyncio.wait_for(work(), limit))
     else:
-        with virtual_time(case.now, patience=PATIENCE, limit=LIMIT) as runner:
+        with virtual_time(case.now, patience=PATIENCE, limit=limit) as runner:
             yield lambda work: runner.run(work())

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamstack import clock
-from streamstack.connections.tokens import secret_key, sign
+from streamstack.connections.database import uses_of
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key, Method, digest_of
-from streamstack.language.definition import Endpoint
+from streamstack.language.cases import Case
+from streamstack.language.definition import ConstantArgument, Definition, Endpoint
+from streamstack.language.graph import steps_of
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
+from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import EndpointHandler, Routes, make_endpoints
 
 #: Seconds that a token of a test is valid.
@@ -52,14 +55,15 @@ class TestProject:
     root: Path
     checked: Checked
     _plans: tuple[Plan, ...]
+    probes: Probes | None = None
     _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, root: Path, more: Iterable[Path] = ()) -> TestProject:
-        """Read and compile a project. Raises OSError for files that can't be opened."""
+    def read(cls, root: Path, more: Iterable[Path] = (), probes: Probes | None = None) -> TestProject:
+        """Read and compile a project, with ``probes`` if they are given. Raises OSError for unreadable files."""
         checked = read_project(root, REGISTRY, {}, env_file=False, more=more)
-        return cls(root, checked, () if checked.failed else compile_project(checked.project))
+        return cls(root, checked, () if checked.failed else compile_project(checked.project, probes), probes)
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -87,7 +91,7 @@ class TestProject:
                 raise ValueError("; ".join(f"{each.mark}: {each.message}" for each in errors))
             if not _same_shape(settings, checked.settings):
                 checked = read_project(self.root, REGISTRY, env, env_file=False)
-                plans = compile_project(checked.project)
+                plans = compile_project(checked.project, self.probes)
         settings = replace(
             settings,
             authentication={name: self._accepting(method, keys) for name, method in settings.authentication.items()},
@@ -115,6 +119,28 @@ class TestProject:
 
     def _api_key(self, key: CallerKey) -> str:
         return self._secrets.setdefault("/".join((key[0], key[1], *key[2])), secrets.token_urlsafe(32))
+
+    def may_use_database(self, case: Case) -> bool:
+        """Whether a test surely or possibly uses a database: one that calls HTTP may call an endpoint that does."""
+        if case.rows or case.sql or any(each.sql or each.expect.database for each in case.exchanges):
+            return True
+        project = self.checked.project
+        using = {id(found) for uses in uses_of(project, self.checked.settings.databases).values() for found, _ in uses}
+        routes = Routes([(each.method, each.path, each) for each in project.endpoints])
+        found = [routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
+        waiting: list[Definition] = [each[0] for each in found if each is not None] if using else []
+        seen: set[int] = set()
+        while waiting:
+            definition = waiting.pop()
+            seen.add(id(definition))
+            for step in steps_of(definition.stack):
+                if step.function.name.startswith(("http.", "llm.")):
+                    return True
+                called = step.arguments.get("function")
+                function = project.functions.get(str(called.value)) if isinstance(called, ConstantArgument) else None
+                if function is not None and id(function) not in seen:
+                    waiting.append(function)
+        return bool(seen & using)
 
     def caller_key(self, edition: Edition, endpoint: Endpoint | None, claims: Mapping[str, Any]) -> CallerKey | None:
         """Return the API key that a client with some claims has; None where the endpoint takes tokens."""
@@ -155,6 +181,9 @@ def _headers(places: Iterable[CredentialPlace], text: str) -> dict[str, str]:
 
 
 def _token(method: Jwt, claims: Mapping[str, Any]) -> str:
+    # Its libraries are loaded where a test authenticates, which most don't.
+    from streamstack.connections.tokens import secret_key, sign  # noqa: PLC0415
+
     now = int(clock.time())
     whole = {"iat": now, "exp": now + _VALID_FOR, **method.own_claims, **claims}
     return sign(whole, secret_key(method.secret or "", method.algorithms), method.algorithms[0])

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from time import perf_counter
+from typing import Any
 
-from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.cases import Case
-from streamstack.language.project import display_name, find_root, find_tests, is_ignored, is_test, read_texts
-from streamstack.language.test_files import read_test_file
+from streamstack.language.cases import FAULTS, Case, CaseFile
+from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
+from streamstack.language.updates import updated
+from streamstack.runtime.probes import Probes
+from streamstack.server.endpoints import UnservableError
+from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
-from streamstack.testing.runner import run_case
+from streamstack.testing.faults import sweep
+from streamstack.testing.mutants import Trial, Verdict, trials, try_out
+from streamstack.testing.processes import processes_for, run_on_processes
+from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
-
-#: Tests that are worth a process of their own: it takes as long to start as some tests.
-_PER_PROCESS: Final = 8
-#: Seconds for a process to end that was asked to.
-_END_WITHIN: Final = 5.0
+from streamstack.testing.update import holds, observe
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,14 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a test went. ``uncalled`` are the places of upstreams that were never called."""
+    """How a test went.
+
+    Args:
+        uncalled: The places of upstreams that were never called.
+        observed: What `--update` is to write of each of its exchanges.
+        hits: How often the probes of its project were reached, by number.
+        faults: How many faults it was repeated with.
+    """
 
     file: str
     name: str
@@ -51,6 +57,9 @@ class Result:
     seconds: float
     failures: tuple[Failure, ...] = ()
     uncalled: tuple[Mark, ...] = ()
+    observed: tuple[Mapping[str, Any], ...] = ()
+    hits: Mapping[int, int] = field(default_factory=dict)
+    faults: int = 0
 
     @property
     def passed(self) -> bool:
@@ -65,7 +74,7 @@ class Suite:
     tests: list[Test] = field(default_factory=list)
     findings: list[Diagnostic] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
-    files: int = 0
+    files: list[CaseFile] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -81,13 +90,27 @@ class Suite:
             if any(wanted in text.casefold() for text in (each.case.name, each.file, *_paths(each.case)))
         ]
 
-    @property
-    def uses_database(self) -> bool:
-        """Whether any of its projects has a database that a test may use."""
-        projects = {id(each.project): each.project for each in self.tests}
-        return any(uses_of(each.checked.project, each.checked.settings.databases) for each in projects.values()) or any(
-            each.case.rows or each.case.sql for each in self.tests
-        )
+    def coverage(self, results: Iterable[Result]) -> Coverage:
+        """Return what tests have run of the definitions of their projects."""
+        probes = {test.case.mark: test.project.probes for test in self.tests}
+        coverage = Coverage(each.probes for each in self.projects.values() if each.probes is not None)
+        for result in results:
+            found = probes.get(result.mark)
+            if found is not None:
+                coverage.add(found, result.hits)
+        return coverage
+
+    def update(self, results: Iterable[Result]) -> list[Path]:
+        """Write what was observed into the files, and return those that have changed. Raises OSError."""
+        observed = {result.mark: result.observed for result in results}
+        changed = []
+        for file in self.files:
+            changes = [(case, observed[case.mark]) for case in file.tests if any(observed.get(case.mark, ()))]
+            text = updated(file.source, changes, holds)
+            if text != file.source:
+                file.path.write_bytes(text.encode())
+                changed.append(file.path)
+        return changed
 
 
 def _paths(case: Case) -> Iterator[str]:
@@ -95,51 +118,39 @@ def _paths(case: Case) -> Iterator[str]:
         yield exchange.request.path
 
 
-def read_suite(paths: Iterable[Path]) -> Suite:
+def read_suite(paths: Iterable[Path], *, counts: bool = False, mutates: bool = False) -> Suite:
     """Find and read the tests below folders and in files, with the projects they belong to.
 
-    The path of a file of definitions stands for the tests beside it. Raises OSError for what can't be opened, and
-    FileNotFoundError for a path that does not exist.
+    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes, with
+    ``mutates`` mutants too.
+    Raises OSError for what can't be opened, and FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
+    files: dict[Path, list[Path]] = {}
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
-        project = suite.projects.get(root)
-        if project is None:
-            project = suite.projects[root] = TestProject.read(root)
-            suite.findings += [each for each in project.errors if each not in suite.findings]
-            suite.sources.update(project.checked.sources)
-        for file in _test_files(path, project):
-            _read_file(suite, project, file)
+        if root not in suite.projects:
+            suite.projects[root] = TestProject.read(root, probes=Probes(mutates=mutates) if counts or mutates else None)
+        known = files.setdefault(root, [])
+        known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
+    for root, project in suite.projects.items():
+        read, findings, texts = read_tests(project.checked, files[root])
+        suite.findings += [*project.errors, *findings]
+        suite.sources |= {**project.checked.sources, **texts}
+        suite.files += read
+        suite.tests += [Test(display_name(file.path), project, case) for file in read for case in file.tests]
     return suite
 
 
-def _test_files(path: Path, project: TestProject) -> list[Path]:
+def _test_files(path: Path, checked: Checked) -> list[Path]:
     if path.is_dir():
-        checked = project.checked
-        settings = checked.settings.ignore
-        return [each for each in find_tests(path) if not is_ignored(each, checked.folder.parent, settings)]
+        return [each for each in find_tests(path) if not checked.ignores(each)]
     if is_test(path):
         return [path]
     beside = [path.with_name(f"{path.stem}.test{suffix}") for suffix in (".yaml", ".yml")]
     return [each for each in beside if each.is_file()]
-
-
-def _read_file(suite: Suite, project: TestProject, file: Path) -> None:
-    name = display_name(file)
-    if name in suite.sources:
-        return
-    text = read_texts([file], suite.findings).get(name)
-    if text is None:
-        return
-    suite.sources[name] = text
-    suite.files += 1
-    read, findings = read_test_file(file, name, text)
-    suite.findings += findings
-    if read is not None:
-        suite.tests += [Test(name, project, case) for case in read.tests]
 
 
 # ------------------------------------------------------------------------------------------ running
@@ -147,131 +158,129 @@ def _read_file(suite: Suite, project: TestProject, file: Path) -> None:
 
 @dataclass(slots=True)
 class Session:
-    """What tests run with: a folder of their own, and a database server where they need one."""
+    """What tests run with.
+
+    Args:
+        folder: A folder of their own.
+        server: A database server, which is started when a test needs one.
+        faults: The faults that passing tests are repeated with, beside those that they name themselves.
+        fault: The name of the only fault that they are repeated with.
+    """
 
     folder: Path
-    address: Any = None
+    server: TestServer
+    faults: frozenset[str] = frozenset()
+    fault: str | None = None
     _databases: TestDatabases | None = None
+
+    @property
+    def databases(self) -> TestDatabases:
+        """The databases of this process."""
+        if self._databases is None:
+            self._databases = TestDatabases(self.server)
+        return self._databases
 
     def run(self, test: Test) -> Result:
         """Run a test, and compare."""
-        if self._databases is None and self.address is not None:
-            self._databases = TestDatabases(self.address)
-        seen = run_case(test.project, test.case, self._databases, self.folder)
+        probes = test.project.probes
+        if probes is not None:
+            probes.take()
+        seen = run_case(test.project, test.case, self.databases, self.folder)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
-        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused)
+        observed = observe(test.case, seen, failures)
+        hits = probes.take() if probes is not None else {}
+        result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        return result if failures else self._sweep(test, result)
+
+    def _sweep(self, test: Test, result: Result) -> Result:
+        """Repeat a test that passes with its faults."""
+        kinds = frozenset(FAULTS) if self.fault is not None else self.faults | test.case.faults
+        if not kinds:
+            return result
+        began = perf_counter()
+        swept = sweep(
+            test.project, test.case, self.databases, self.folder, file=test.file, kinds=kinds, only=self.fault
+        )
+        failures = tuple(
+            Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
+            for each in swept.broken
+        )
+        seconds = result.seconds + perf_counter() - began
+        return replace(result, failures=failures, faults=swept.count, seconds=seconds)
+
+    def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
+        """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
+        case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
+        return run_case(test.project, case, self.databases, self.folder, record=True)
 
     def close(self) -> None:
-        """Drop the databases."""
-        if self._databases is not None:
-            self._databases.close()
+        """Drop the databases, and stop their server if this process has started it."""
+        databases, self._databases = self._databases, None
+        if databases is not None:
+            databases.close()
+        self.server.stop()
 
 
 @contextmanager
-def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
+def open_session(
+    suite: Suite, database: str | None, *, faults: Iterable[str] = (), fault: str | None = None
+) -> Iterator[Session]:
     """Open what the tests of a suite run with, and remove it.
 
-    ``database`` is the URL of a server for their databases, None for an embedded one. Raises EmbeddedError.
+    Args:
+        suite: The tests.
+        database: The URL of a server for their databases, None for an embedded one.
+        faults: The faults that all tests are repeated with.
+        fault: The name of the only fault that they are repeated with.
+
+    Raises:
+        EmbeddedError: The embedded database can't start.
     """
     folder = Path(tempfile.mkdtemp(prefix="streamstack-test-"))
-    server = None
+    settings = (each for test in suite.tests for each in test.project.checked.settings.databases.values())
+    server = TestServer(database, next((each.bin for each in settings if each.bin), None))
+    session = Session(folder, server, frozenset(faults), fault)
     try:
-        session = Session(folder)
-        if database is not None:
-            session.address = {"dsn": database}
-        elif suite.uses_database:
-            programs = {each.bin for project in suite.projects.values() for each in _databases(project)}
-            server = TestServer(next((each for each in programs if each is not None), None))
-            session.address = server.start()
+        if any(test.project.may_use_database(test.case) for test in suite.tests):
+            session.server.start()  # before processes are forked, which share it
         yield session
     finally:
-        if server is not None:
-            server.stop()
+        session.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _databases(project: TestProject) -> Iterable[Any]:
-    return project.checked.settings.databases.values()
 
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
-    count = len(suite.tests)
-    most = max(1, count // _PER_PROCESS) if jobs is None else count
-    processes = min(jobs or os.cpu_count() or 1, most)
-    if processes <= 1 or not hasattr(os, "fork"):
-        try:
-            yield from map(session.run, suite.tests)
-        finally:
-            session.close()
-        return
-    yield from _run_on_processes(suite.tests, session.run, session.close, processes)
+    tests = suite.tests
+    if jobs is None and (session.faults or session.fault or any(each.case.faults for each in tests)):
+        jobs = os.cpu_count()  # a test with its faults takes long enough
+    for test in tests if processes_for(len(tests), jobs) > 1 else ():
+        with suppress(UnservableError, ValueError):  # which are that test's failure
+            test.project.edition(test.case.env)  # once, before processes are forked
+    for index, result in run_on_processes(tests, session.run, session.close, jobs):
+        test = tests[index]
+        died = (Failure(test.case.mark, "the process that ran this test died"),)
+        yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)
 
 
-def _run_on_processes(
-    tests: Sequence[Test], run: Callable[[Test], Result], close: Callable[[], None], processes: int
-) -> Iterator[Result]:
-    """Run tests on processes that are forked, so that they share what was compiled."""
-    context = get_context("fork")
-    workers: dict[Connection, Any] = {}
-    assigned: dict[Connection, int] = {}
-    waiting = iter(range(len(tests)))
+def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs: int | None) -> Iterator[Verdict]:
+    """Run the tests that reach them with each mutant, and yield what became of it.
+
+    ``results`` are those of the same suite without mutants; tests that failed then notice nothing.
+    """
+    by_mark = {result.mark: result for result in results if result.passed}
+    tests = [test for test in suite.tests if test.case.mark in by_mark and test.project.probes is not None]
+    hits = []
     for test in tests:
-        test.project.edition(test.case.env) if not test.project.errors else None
-    try:
-        for _ in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, [*workers, ours], tests, run, close), daemon=True)
-            process.start()
-            theirs.close()
-            workers[ours] = process
-            _assign(ours, waiting, assigned)
-        while assigned:
-            for ready in wait(list(assigned)):
-                assert isinstance(ready, Connection)
-                index = assigned.pop(ready)
-                try:
-                    yield ready.recv()
-                except EOFError:
-                    test = tests[index]
-                    died = Failure(test.case.mark, "the process that ran this test died")
-                    yield Result(test.file, test.case.name, test.case.mark, 0.0, (died,))
-                    continue
-                _assign(ready, waiting, assigned)
-        for connection in workers:
-            connection.close()
-        for process in workers.values():
-            process.join(_END_WITHIN)
-    finally:
-        for process in workers.values():
-            if process.is_alive():
-                process.kill()
-                process.join()
+        result, probes = by_mark[test.case.mark], test.project.probes
+        assert probes is not None
+        hits.append((probes, result.hits, result.seconds))
+    probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
 
+    def run(trial: Trial) -> Verdict:
+        return try_out(trial, lambda index: "" if session.run(tests[index]).passed else tests[index].case.name)
 
-def _assign(connection: Connection, waiting: Iterator[int], assigned: dict[Connection, int]) -> None:
-    index = next(waiting, None)
-    if index is not None:
-        connection.send(index)
-        assigned[connection] = index
-
-
-def _work(
-    connection: Connection,
-    others: Sequence[Connection],
-    tests: Sequence[Test],
-    run: Callable[[Test], Result],
-    close: Callable[[], None],
-) -> None:
-    """Run the tests that are asked for, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    for each in others:
-        each.close()
-    try:
-        while True:
-            connection.send(run(tests[connection.recv()]))
-    except (EOFError, BrokenPipeError):
-        pass
-    finally:
-        close()
+    tried = list(trials(probes_of_all, hits))
+    for index, verdict in run_on_processes(tried, run, session.close, jobs):
+        yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))

@@ -16,7 +16,7 @@ from streamstack.connections.http import Route, UpstreamRequest
 from streamstack.errors import RunError
 from streamstack.language.cases import Upstream
 from streamstack.runtime.run import Address
-from streamstack.testing.answers import Answer, AnswerError, Fault, Written, disconnect, make_answer
+from streamstack.testing.answers import AnswerError, Fault, Sender, Written, disconnect, make_answer
 from streamstack.testing.calls import Call, fits
 from streamstack.testing.certificates import authority
 from streamstack.testing.messages import MessageAnswer
@@ -39,11 +39,12 @@ class LocalUpstreams:
         self.calls: list[Call] = []
         self._answered = [0] * len(self.upstreams)
         self._faults: dict[int, Fault] = {}
+        self._senders: dict[int, Sender] = {}  # by number of the call
         self._ports: dict[str, int] = {}  # by host; "" without TLS
         self._servers: list[asyncio.Server] = []
         self._handlers: web.Server | None = None
         self._closed_port = socket.socket()
-        self._leaving = False
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         self._closed_port.bind((_HOST, 0))  # it does not listen: connections are refused
@@ -53,7 +54,7 @@ class LocalUpstreams:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leaving = True
+        self._closing = True
         self._closed_port.close()
         for server in self._servers:
             server.close()
@@ -88,7 +89,6 @@ class LocalUpstreams:
         if request.body is None or isinstance(request.body, bytes):
             call.body = request.body or b""
             self._choose(call)
-            self._check(call)
         elif not any(fits(each.match, call, with_body=False) for each in self.upstreams):
             self._choose(call)
         port = self._closed_port.getsockname()[1]
@@ -98,42 +98,39 @@ class LocalUpstreams:
         url = request.url.with_host(_HOST).with_port(port)
         return Route(url, {_CALL: str(call.number)}, authority().client if secure else None)
 
-    def _choose(self, call: Call) -> None:
+    def _choose(self, call: Call) -> Sender:
         """Choose the answer of a call.
 
-        Raises RunError ``http-connection`` where no upstream answers it.
+        Raises RunError ``http-connection`` where no upstream answers it, or not in the way it is written.
         """
-        for index, upstream in enumerate(self.upstreams):
-            if fits(upstream.match, call):
-                number = self._answered[index]
-                self._answered[index] += 1
-                call.upstream = upstream
-                respond = upstream.responds[min(number, len(upstream.responds) - 1)]
-                fault = self._faults.get(call.number)
-                call.respond = respond if fault is None else fault.change(respond)
-                return
+        index = next((index for index, each in enumerate(self.upstreams) if fits(each.match, call)), None)
+        try:
+            sender = self._unanswered(call) if index is None else self._answer(call, index)
+        except AnswerError as error:
+            call.problem = str(error)
+            raise RunError("http-connection", str(error), final=True) from error
+        call.events, call.chunks = sender.events, sender.chunks
+        self._senders[call.number] = sender
+        return sender
+
+    def _answer(self, call: Call, index: int) -> Sender:
+        """Return the next answer of an upstream."""
+        call.upstream = upstream = self.upstreams[index]
+        respond = upstream.responds[min(self._answered[index], len(upstream.responds) - 1)]
+        self._answered[index] += 1
+        fault = self._faults.get(call.number)
+        call.respond = respond = respond if fault is None else fault.change(respond)
+        if call.url.scheme in ("ws", "wss") and respond.messages is not None:
+            return MessageAnswer.of(respond, fault)
+        return make_answer(respond, Asking(call.url, call.body, call.number), call.method, fault)
+
+    def _unanswered(self, call: Call) -> Sender:
+        """Return what answers a call that no upstream does. Raises AnswerError if nothing does."""
         url = call.url.with_query(None).with_user(None)
-        call.problem = (
+        raise AnswerError(
             f"no upstream of this test answers {call.method} {url}: "
             f"add `- match: {{method: {call.method}, url: {url}}}` with its `respond`"
         )
-        raise RunError("http-connection", call.problem, final=True)
-
-    def _check(self, call: Call) -> None:
-        """Raise RunError ``http-connection`` where the answer of a call can't be sent as it is written."""
-        try:
-            answer = self._answer(call)
-        except AnswerError as error:
-            call.problem = str(error)
-            raise RunError("http-connection", f"the test's upstream: {error}", final=True) from error
-        call.events, call.chunks = answer.events, answer.chunks
-
-    def _answer(self, call: Call) -> Answer | MessageAnswer:
-        assert call.respond is not None
-        fault = self._faults.get(call.number)
-        if call.url.scheme in ("ws", "wss") and call.respond.messages is not None:
-            return MessageAnswer.of(call.respond, fault)
-        return make_answer(call.respond, Asking(call.url, call.body, call.number), call.method, fault)
 
     async def _port(self, host: str) -> int:
         """Return the port on which a host is answered for with its certificate; "" is every host without TLS."""
@@ -159,25 +156,15 @@ class LocalUpstreams:
         try:
             call.body = b"".join([piece async for piece in request.content.iter_any()])
             call.arrived = loop.time()
-            answer = self._late_answer(call)
+            sender = self._senders.get(call.number) or self._choose(call)
             if call.respond is not None and call.respond.refuse and request.transport is not None:
                 call.ended = loop.time()
                 disconnect(request.transport, reset=True)
                 return Written(keep=False)
-            return await answer.send(request, call)
+            return await sender.send(request, call)
+        except RunError as error:  # of an answer that was chosen now
+            raise ConnectionAbortedError(error.message) from error
         except (ConnectionError, asyncio.CancelledError):
-            if not self._leaving and call.ended is None and not call.problem:
+            if not self._closing and call.ended is None:
                 call.closed = loop.time()
             raise
-
-    def _late_answer(self, call: Call) -> Answer | MessageAnswer:
-        """Return the answer of a call; one that could not be chosen before its body arrived is chosen now."""
-        try:
-            if call.respond is None:
-                self._choose(call)
-            answer = self._answer(call)
-        except (AnswerError, RunError) as error:
-            call.problem = str(error)
-            raise ConnectionAbortedError(call.problem) from error
-        call.events, call.chunks = answer.events, answer.chunks
-        return answer

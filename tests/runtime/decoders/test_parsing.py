@@ -130,7 +130,7 @@ def test_a_record_waits_only_while_a_half_is_open() -> None:
     assert decoder.feed(b'"d"\n') == ["d"]
     assert decoder.feed(b'"\\ud83d"\n') == []
     assert decoder.finish() == ["\ufffd"]
-    assert decoder.given == 5
+    assert decoder.yielded == 5
 
 
 def test_numbers_beside_halves_are_those_of_all_json() -> None:

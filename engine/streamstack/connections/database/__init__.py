@@ -187,8 +187,8 @@ def uses_of(project: Project, names: Collection[str]) -> dict[str, list[tuple[De
         for step in steps_of(definition.stack):
             if not any(each.section == "databases" for each in step.function.effects.configured):
                 continue
-            given = step.arguments.get("database")
-            name = str(given.value) if isinstance(given, ConstantArgument) else usual
+            argument = step.arguments.get("database")
+            name = str(argument.value) if isinstance(argument, ConstantArgument) else usual
             if name is not None and name in names:
                 used.setdefault(name, []).append((definition, step))
     return used

@@ -40,7 +40,7 @@ _START_WITHIN: Final = 120.0
 #: Seconds for a server to end whose parent was killed.
 _END_WITHIN: Final = 25.0
 #: Seconds that another process may hold the lock only to look at it.
-_LOOK_WITHIN: Final = 0.2
+_PROBE_WITHIN: Final = 0.2
 #: Seconds after which a shutdown uses the next signal: fast, immediate, killed.
 _SHUTDOWN: Final = ((0.0, signal.SIGINT), (10.0, signal.SIGQUIT), (15.0, signal.SIGKILL))
 _POLL: Final = 0.01
@@ -178,12 +178,12 @@ class Embedded:
         try:
             while not _lock(lock):
                 holder, waited = _read(lock), monotonic() - begun
-                if not _lives(holder.get("postmaster", os.getpid())):
+                if not _is_running(holder.get("postmaster", os.getpid())):
                     # A backend that is busy with a long query does not notice that its server was killed.
                     for pid in _processes(self._data):
                         with suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
-                elif waited > _END_WITHIN or (waited > _LOOK_WITHIN and _lives(holder.get("pid"))):
+                elif waited > _END_WITHIN or (waited > _PROBE_WITHIN and _is_running(holder.get("pid"))):
                     raise EmbeddedError(
                         f"another server (process {holder.get('pid', 'unknown')}) has its database in {self._folder}:"
                         f" stop that one, or serve a copy of the project in another folder, or {_INSTEAD}"
@@ -219,8 +219,8 @@ class Embedded:
             command += builtin if major >= 17 else ["--locale=C.UTF-8"]
             if major >= 16:
                 command += ["--set", f"dynamic_shared_memory_type={_SHARED_MEMORY}"]
-            with _reached(new, user) as (path, kept):
-                await _run([*command, "-D", path], user, lock, *kept)
+            with _reached(new, user) as (path, inherited):
+                await _run([*command, "-D", path], user, lock, *inherited)
             with (new / "postgresql.conf").open("a", encoding="utf-8") as file:
                 file.write(_SETTINGS + ("io_method = sync\n" if major >= 18 else ""))
                 file.flush()
@@ -253,12 +253,12 @@ class Embedded:
             **self._settings,
         }
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        with os.fdopen(os.open(log, flags, 0o600), "wb") as output, _reached(self._data, user) as (path, kept):
+        with os.fdopen(os.open(log, flags, 0o600), "wb") as output, _reached(self._data, user) as (path, inherited):
             _own(log)
             command = [str(programs / "postgres"), "-D", path]
             for name, value in settings.items():
                 command += ["-c", f"{name}={value}"]
-            return _spawn(command, stdout=output, **_options(user, lock, *kept))
+            return _spawn(command, stdout=output, **_options(user, lock, *inherited))
 
     async def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -294,7 +294,7 @@ async def running(folder: Path) -> Mapping[str, Any] | None:
             holder = _read(lock)
         finally:
             os.close(lock)
-        if holder and not _lives(holder.get("pid")):
+        if holder and not _is_running(holder.get("pid")):
             return None
         if "host" in holder:
             try:
@@ -409,7 +409,7 @@ def _reached(folder: Path, user: pwd.struct_passwd | None) -> Iterator[tuple[str
         os.close(opened)
 
 
-def _options(user: pwd.struct_passwd | None, *kept: int) -> dict[str, Any]:
+def _options(user: pwd.struct_passwd | None, *inherited: int) -> dict[str, Any]:
     """Return what all of PostgreSQL's programs are started with."""
     # Nothing in the environment may change what they do.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_"))}
@@ -418,7 +418,7 @@ def _options(user: pwd.struct_passwd | None, *kept: int) -> dict[str, Any]:
         "stderr": subprocess.STDOUT,
         "env": environment | {"LC_ALL": "C", "LANG": "C", "TZ": "UTC"},
         "cwd": "/",
-        "pass_fds": kept,
+        "pass_fds": inherited,
         "umask": 0o077,
         "start_new_session": True,  # Ctrl-C in a terminal is the server's to handle
     }
@@ -452,11 +452,11 @@ def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     return started.result()
 
 
-async def _run(command: list[str], user: pwd.struct_passwd | None, *kept: int) -> str:
+async def _run(command: list[str], user: pwd.struct_passwd | None, *inherited: int) -> str:
     """Run initdb to its end and return what it printed."""
 
     def run() -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(command, stdout=subprocess.PIPE, check=False, **_options(user, *kept))  # noqa: S603
+        return subprocess.run(command, stdout=subprocess.PIPE, check=False, **_options(user, *inherited))  # noqa: S603
 
     done = await asyncio.to_thread(run)
     printed = done.stdout.decode("utf-8", "replace")
@@ -518,7 +518,7 @@ def _read(lock: int) -> Mapping[str, Any]:
     return {}
 
 
-def _lives(pid: Any) -> bool:
+def _is_running(pid: Any) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, TypeError):

@@ -87,13 +87,13 @@ def ran_surely_not(error: BaseException) -> bool:
     It has not where the server says that it closed the connection (what was not committed is rolled back), nor where
     nothing was sent. Where the connection broke, or the server crashed (57P02), it is unknown.
     """
-    error = _last_words(error)
+    error = _server_message(error)
     if isinstance(error, asyncpg.PostgresError):
         return error.sqlstate in _ENDED | _AWAY
     return isinstance(error, (ConnectionRefusedError, FileNotFoundError, NotSentError))
 
 
-def _last_words(error: BaseException) -> BaseException:
+def _server_message(error: BaseException) -> BaseException:
     """Return what the server said before it closed the connection, which asyncpg gives as the cause of the loss."""
     if isinstance(error, asyncpg.InterfaceError) and error.__context__ is not None and is_lost(error.__context__):
         error = error.__context__  # the end of a savepoint, on a connection that was lost within it
@@ -122,14 +122,14 @@ def database_error(
         (_PUBLIC[key] for key in (code, code[:3], code[:2]) if key in _PUBLIC),
         (None, "the database refused the statement"),
     )
-    told: dict[str, Any] = {"code": code, "message": reason, **(details or {})}
+    shown: dict[str, Any] = {"code": code, "message": reason, **(details or {})}
     if code in _HINTS:
-        told["hint"] = "; ".join(filter(None, (told.get("hint"), _HINTS[code])))
+        shown["hint"] = "; ".join(filter(None, (shown.get("hint"), _HINTS[code])))
     if final is None:
         final = not code.startswith(PASSING)
     # An unknown column may be a property of an object that a client sent.
     parameter = "*" if code == "42703" else ""
-    return RunError("database", message, status=status, details=told, final=final, parameter=parameter)
+    return RunError("database", message, status=status, details=shown, final=final, parameter=parameter)
 
 
 def failure_of(error: BaseException, database: str) -> RunError:
@@ -142,19 +142,19 @@ def failure_of(error: BaseException, database: str) -> RunError:
         return error
     if isinstance(error.__cause__, RunError) and is_ours(error):
         return error.__cause__  # a value within JSON that has no JSON
-    error = _last_words(error)
+    error = _server_message(error)
     details: dict[str, Any] = {"database": database}
     if is_ours(error):
         return database_error("22000", str(error), details=details)
     if isinstance(error, asyncpg.PostgresError):
-        told = {
+        shown = {
             "detail": error.detail,
             "hint": error.hint,
             "table": getattr(error, "table_name", None),
             "column": getattr(error, "column_name", None),
             "constraint": getattr(error, "constraint_name", None),
         }
-        details |= {name: value for name, value in told.items() if value}
+        details |= {name: value for name, value in shown.items() if value}
         return database_error(error.sqlstate or "XX000", error.message or str(error), details=details)
     if is_lost(error) or isinstance(error, TimeoutError):
         return database_error("08006", str(error) or type(error).__name__, details=details)
@@ -175,9 +175,9 @@ _RESET_WITHIN: Final = 5.0
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 10.0
 #: Seconds after which a silent connection is asked whether it is still there.
-_ASK_EVERY: Final = 30.0
+_PING_INTERVAL: Final = 30.0
 #: Seconds that `UNLISTEN` may take.
-_TELL_WITHIN: Final = 5.0
+_UNLISTEN_WITHIN: Final = 5.0
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
@@ -366,13 +366,13 @@ class Listener:
         self._channels: dict[str, set[Subscription]] = {}
         self._connection: Any = None
         self._task: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()  # to begin and to end listening
+        self._lock = asyncio.Lock()  # to begin and to end listening
         self._use = asyncio.Lock()  # of the connection: one statement at a time
 
     async def subscribe(self, channel: str) -> Subscription:
         """Begin to listen. Raises RunError ``database`` where the database can't be reached."""
         subscription = Subscription(channel)
-        async with self._turn:
+        async with self._lock:
             readers = self._channels.setdefault(channel, set())
             readers.add(subscription)
             try:
@@ -385,10 +385,10 @@ class Listener:
             except Exception as error:
                 if is_lost(error) and self._task is not None:
                     return subscription  # it learns of the gap when the connection is there again
-                self._leave(subscription)
+                self._remove(subscription)
                 raise failure_of(error, self._database) from error
             except BaseException:
-                self._leave(subscription)
+                self._remove(subscription)
                 if not self._channels:
                     await self._stop()
                 raise
@@ -396,18 +396,18 @@ class Listener:
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End listening; the last to leave closes the connection."""
-        async with self._turn:
-            self._leave(subscription)
+        async with self._lock:
+            self._remove(subscription)
             if not self._channels:
                 await self._stop()
             elif subscription.channel not in self._channels and self._connection is not None:
                 # A connection that is gone listens to nothing anyway.
                 with suppress(*RAISED):
-                    async with self._use, asyncio.timeout(_TELL_WITHIN):
+                    async with self._use, asyncio.timeout(_UNLISTEN_WITHIN):
                         with clock.outside():
-                            await self._connection.remove_listener(subscription.channel, self._tell)
+                            await self._connection.remove_listener(subscription.channel, self._deliver)
 
-    def _leave(self, subscription: Subscription) -> None:
+    def _remove(self, subscription: Subscription) -> None:
         readers = self._channels.get(subscription.channel)
         if readers is not None:
             readers.discard(subscription)
@@ -422,7 +422,7 @@ class Listener:
                 self._connection = connection
                 with clock.outside():
                     for channel in list(self._channels):
-                        await connection.add_listener(channel, self._tell)
+                        await connection.add_listener(channel, self._deliver)
         except BaseException:
             self._connection = None
             connection.terminate()
@@ -432,9 +432,9 @@ class Listener:
         async with self._use:
             if self._connection is not None:  # else it is lost, and made again with this channel
                 with clock.outside():
-                    await self._connection.add_listener(channel, self._tell)
+                    await self._connection.add_listener(channel, self._deliver)
 
-    def _tell(self, connection: Any, pid: int, channel: str, payload: str) -> None:
+    def _deliver(self, connection: Any, pid: int, channel: str, payload: str) -> None:
         for subscription in self._channels.get(channel, ()):
             subscription.put(payload)
 
@@ -466,7 +466,7 @@ class Listener:
         connection.add_termination_listener(lambda _: gone.set())
         while not connection.is_closed():
             try:
-                async with asyncio.timeout(_ASK_EVERY):
+                async with asyncio.timeout(_PING_INTERVAL):
                     await gone.wait()
                     return
             except TimeoutError:
@@ -481,7 +481,7 @@ class Listener:
         try:
             async with self._use:
                 with clock.outside():
-                    await connection.execute("SELECT 1", timeout=_ASK_EVERY)
+                    await connection.execute("SELECT 1", timeout=_PING_INTERVAL)
         except (*RAISED, TimeoutError):
             connection.terminate()
 

@@ -137,7 +137,7 @@ class Session:
             forms = self._forms[statement] = Forms(statement)
         fitted = await forms.fitting(self.connection, values)
         self.touched = True
-        self.dirty = self.dirty or forms.leaves_settings
+        self.dirty = self.dirty or forms.changes_settings
         return fitted
 
     def sending(self, statement: Statement) -> _Sending:
@@ -429,7 +429,10 @@ class PostgresDatabase:
 
     async def connect(self) -> Connection:
         """Make a connection. Raises what asyncpg raises, and RunError ``database``."""
-        address = await self.address()
+        return await self.connect_to(await self.address())
+
+    async def connect_to(self, address: Mapping[str, Any]) -> Connection:
+        """Make a connection with some arguments of asyncpg's `connect`. Raises what asyncpg raises."""
         with clock.outside():
             connection: Connection = await asyncpg.connect(
                 **address,
@@ -729,10 +732,10 @@ async def apply_setup(connection: Connection, files: Iterable[Path]) -> list[Pat
 
 
 async def _apply(connection: Connection, file: Path, text: str) -> None:
-    for word, start in first_words(text):
-        if word in _ENDING:
+    for keyword, start in first_words(text):
+        if keyword in _ENDING:
             line = text.count("\n", 0, start) + 1
-            reason = f"{file}:{line}: {word.upper()} in a setup file, which is run in one transaction: remove it"
+            reason = f"{file}:{line}: {keyword.upper()} in a setup file, which is run in one transaction: remove it"
             raise RunError("database", reason, final=True)
     try:
         await connection.execute(text)

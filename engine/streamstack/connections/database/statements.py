@@ -32,7 +32,7 @@ T = TypeVar("T")
 _CLEAN: Final = frozenset(
     "select insert update delete merge values with table explain notify".split()  # noqa: SIM905
 )
-_LEAVING: Final = frozenset(
+_CHANGING_SETTINGS: Final = frozenset(
     "set_config temp temporary pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock"  # noqa: SIM905
     " pg_try_advisory_lock_shared".split()
 )
@@ -74,11 +74,11 @@ class Prepared:
 class Forms:
     """The forms of one statement, for the values it is given: which casts they need is what tells them apart."""
 
-    __slots__ = ("_forms", "_typed", "leaves_settings", "statement")
+    __slots__ = ("_forms", "_typed", "changes_settings", "statement")
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement
-        self.leaves_settings = statement.first not in _CLEAN or bool(statement.words & _LEAVING)
+        self.changes_settings = statement.first not in _CLEAN or bool(statement.words & _CHANGING_SETTINGS)
         # By the parameters' own casts; () where the database can tell every type by itself.
         self._typed: dict[tuple[str, ...], _Typed] = {}
         self._forms: dict[tuple[str, ...], Prepared] = {}
@@ -93,7 +93,7 @@ class Forms:
             own = tuple(map(cast_for, values))
             typed = self._typed.get(own)
             if typed is None:
-                typed = await self._ask(connection, own)
+                typed = await self._prepare_typed(connection, own)
                 _keep(self._typed, own if any(typed.casts) else (), typed)
         try:
             return typed.form, typed.form.encode(values)
@@ -108,7 +108,7 @@ class Forms:
             _keep(self._forms, key, form)
         return form, form.encode(values)
 
-    async def _ask(self, connection: Connection, own: Sequence[str]) -> _Typed:
+    async def _prepare_typed(self, connection: Connection, own: Sequence[str]) -> _Typed:
         """Ask the database for the parameters' types; those that it can't tell get the type of their value.
 
         A null is a text then (`<< input.name >> IS NULL`).

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -24,9 +24,10 @@ import asyncpg
 
 from streamstack import clock
 from streamstack.connections.database import Databases
-from streamstack.connections.database.embedded import NAME, Embedded
+from streamstack.connections.database.embedded import NAME, Embedded, EmbeddedError
 from streamstack.connections.database.pool import Connection, failure_of
 from streamstack.connections.database.postgres import PostgresDatabase, apply_setup
+from streamstack.connections.database.values import row_maker
 from streamstack.errors import RunError
 from streamstack.language.settings import Database as Settings
 
@@ -46,23 +47,39 @@ _numbers = count(1)
 
 
 class TestServer:
-    """An embedded PostgreSQL in a folder of its own, for one session of tests."""
+    """The server of the tests' databases: an embedded PostgreSQL in a folder of its own, or another one.
+
+    Args:
+        url: The URL of another server, None for an embedded one.
+        bin_folder: Where the embedded one's programs are, None for those of the package.
+    """
 
     __test__ = False
 
-    def __init__(self, bin_folder: Path | None = None) -> None:
-        memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
-        parent = _MEMORY if memory else Path(tempfile.gettempdir())
-        _remove_stale(parent)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=parent))
-        self._embedded = Embedded(self._folder, bin_folder=bin_folder, settings=_HASTY)
+    def __init__(self, url: str | None = None, bin_folder: Path | None = None) -> None:
+        self._bin_folder = bin_folder
+        self._address: Mapping[str, Any] | None = None if url is None else {"dsn": url}
+        self._folder: Path | None = None
+        self._embedded: Embedded | None = None
+        self._owner = 0  # the process that has started it
 
     def start(self) -> Mapping[str, Any]:
-        """Start it; return the arguments of asyncpg's `connect`. Raises EmbeddedError."""
-        return asyncio.run(self._embedded.start())
+        """Start it unless it runs; return the arguments of asyncpg's `connect`. Raises EmbeddedError."""
+        if self._address is None:
+            memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+            parent = _MEMORY if memory else Path(tempfile.gettempdir())
+            _remove_stale(parent)
+            self._owner = os.getpid()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{self._owner}-", dir=parent))
+            self._embedded = Embedded(self._folder, bin_folder=self._bin_folder, settings=_HASTY)
+            self._address = asyncio.run(self._embedded.start())
+        return self._address
 
     def stop(self) -> None:
-        """Stop it and remove its folder."""
+        """Stop it, if this process has started it, and remove its folder."""
+        if self._owner != os.getpid() or self._embedded is None or self._folder is None:
+            return
+        self._owner, self._address = 0, None
         try:
             asyncio.run(self._embedded.stop())
         finally:
@@ -84,13 +101,14 @@ class TestDatabases:
     """Makes databases for tests, on a thread of its own, before they are needed. Close it.
 
     Args:
-        address: The arguments of asyncpg's `connect` for the server.
+        server: Where they are made. It is started when the first one is asked for.
     """
 
     __test__ = False
 
-    def __init__(self, address: Mapping[str, Any]) -> None:
-        self._address = address
+    def __init__(self, server: TestServer) -> None:
+        self._server = server
+        self._address: Mapping[str, Any] = {}  # until the server is started
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="test-databases")
         self._thread.start()
@@ -128,6 +146,12 @@ class TestDatabases:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _claim(self, setup: tuple[Path, ...]) -> str:
+        async with self._locked:
+            if not self._address:
+                try:
+                    self._address = await asyncio.to_thread(self._server.start)
+                except EmbeddedError as error:
+                    raise RunError("database", str(error), final=True) from error
         ready = self._ready.setdefault(setup, deque())
         while len(ready) <= _AHEAD:
             ready.append(self._loop.create_task(self._copy(setup)))
@@ -195,12 +219,19 @@ class TestDatabase(PostgresDatabase):
         self._setup = settings.setup
         self._source = source
         self._claimed: Future[str] | None = None
+        #: Leads the connections of the project another way.
+        self.relay: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = None
 
     async def address(self) -> Mapping[str, Any]:
+        address = await self._own_address()
+        return address if self.relay is None else await self.relay(address)
+
+    async def _own_address(self) -> Mapping[str, Any]:
         if self._claimed is None:
             self._claimed = self._source.claim(self._setup)
         with clock.outside():
-            name = await asyncio.wrap_future(self._claimed)
+            # A run that is cancelled meanwhile must not cancel it for the others.
+            name = await asyncio.shield(asyncio.wrap_future(self._claimed))
         return self._source.address(name)
 
     async def aclose(self) -> None:
@@ -211,7 +242,7 @@ class TestDatabase(PostgresDatabase):
     async def fill(self, sql: str, rows: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
         """Run SQL, then insert rows by table. Raises RunError ``database``."""
         try:
-            connection = await self.connect()
+            connection = await self.connect_to(await self._own_address())
             with clock.outside():
                 try:
                     if sql:
@@ -227,10 +258,11 @@ class TestDatabase(PostgresDatabase):
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows that a query gives. Raises RunError ``database``."""
         try:
-            connection = await self.connect()
+            connection = await self.connect_to(await self._own_address())
             with clock.outside():
                 try:
-                    return [dict(row) for row in await connection.fetch(sql)]
+                    prepared = await connection.prepare(sql)
+                    return list(map(row_maker(prepared.get_attributes()), await prepared.fetch()))
                 finally:
                     await connection.close()
         except Exception as error:

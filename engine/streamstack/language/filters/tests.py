@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random as generator
 import uuid as identifiers
+from collections.abc import Callable
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,6 +15,9 @@ from streamstack.language import operators
 from streamstack.language.filters.operations import declare, failed, integer_argument, whole, wrong
 from streamstack.language.operators import MAX_ITEMS
 from streamstack.language.values import Opaque
+
+#: The random bytes of `uuid()`; tests of definitions put repeatable ones in their place.
+random_bytes: Callable[[int], bytes] = os.urandom
 
 
 @declare("test", "defined", "{}.a is defined", False)
@@ -230,7 +235,7 @@ def today() -> date:
 @declare("function", "uuid", "uuid() | length", 36, shape="text")
 def uuid() -> str:
     """Return a random UUID (version 4), as text."""
-    return str(identifiers.uuid4())
+    return str(identifiers.UUID(bytes=random_bytes(16), version=4))
 
 
 @declare("function", "random", "0 <= random() < 1", True, shape="decimal")

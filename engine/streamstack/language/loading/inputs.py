@@ -20,7 +20,14 @@ from streamstack.language.keys import (
     constraints_of,
 )
 from streamstack.language.kinds import FACTS, Kind, out_of_range
-from streamstack.language.loading.arguments import ArgumentReader, Faults, describe, how_to_write, python_values
+from streamstack.language.loading.arguments import (
+    ArgumentReader,
+    Faults,
+    as_meant,
+    describe,
+    how_to_write,
+    python_values,
+)
 from streamstack.language.names import certain, did_you_mean, listed, misspelt, nearest, suggestion
 from streamstack.language.nodes import Mapping, Node, Scalar, Sequence, plain
 from streamstack.language.paths import parameters
@@ -132,15 +139,15 @@ class _InputReader:
         reader = ArgumentReader(self.faults, lambda *_: None, of_steps=False)
         unread = ("type", *(key.text for key, _ in self.node.items if key.text not in _NAMES))
         read = reader.read_arguments(_FIELDS, self.node, self.owner, "", unread=unread)
-        given = python_values(_FIELDS, read)
+        values = python_values(_FIELDS, read)
         properties, items = self._get("properties"), self._get("items")
         if properties is not None:
-            given["properties"] = _read_inputs(properties, self.faults, "properties", self.depth + 1)
+            values["properties"] = _read_inputs(properties, self.faults, "properties", self.depth + 1)
         if items is not None:
             mark = (self.node.key("items") or self.node).mark
-            given["items"] = _read_input("items", mark, items, self.faults, self.depth + 1)
-        if "pattern" in given and not self._compiles(given["pattern"], given.get("max_length")):
-            del given["pattern"]
+            values["items"] = _read_input("items", mark, items, self.faults, self.depth + 1)
+        if "pattern" in values and not self._compiles(values["pattern"], values.get("max_length")):
+            del values["pattern"]
         declared = Input(
             name=self.name,
             type=type_,
@@ -149,7 +156,7 @@ class _InputReader:
             maximum=self._bound("maximum", type_),
             values=self._values(type_),
             default=self._default(),
-            **given,
+            **values,
         )
         self._compare("minLength", declared.min_length, "maxLength", declared.max_length)
         self._compare("minimum", declared.minimum, "maximum", declared.maximum)
@@ -162,9 +169,10 @@ class _InputReader:
         node = self.node.get(key)
         return None if is_null(node) else node
 
-    def _wrong(self, key: str, node: Node, wanted: str, hint: str) -> None:
+    def _wrong(self, key: str, node: Node, wanted: str, hint: str, written: str = "") -> None:
         message = f"`{key}` of {self.owner} must be {wanted}, not {describe(node)}"
-        self.faults.add("wrong-type", node.mark, message, hint)
+        replacement = node.rewrite(written) if written and isinstance(node, Scalar) else None
+        self.faults.add("wrong-type", node.mark, message, hint, replacement)
 
     def _compiles(self, pattern: str, max_length: int | None) -> bool:
         try:
@@ -235,7 +243,7 @@ class _InputReader:
         if type(value) is int or (type(value) is float and type_ == "decimal"):
             return value
         wanted = Kind.INTEGER if type_ == "integer" else Kind.NUMBER
-        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node))
+        self._wrong(key, node, FACTS[wanted].phrase, how_to_write(wanted, node), as_meant(wanted, node))
         return None
 
     def _values(self, type_: str) -> tuple[Any, ...]:
@@ -470,8 +478,8 @@ def check_promises(declared: tuple[Input, ...], faults: Faults) -> None:
         if TYPES[each.type].raw:
             message = f"`{each.name}` is a {each.type}, which no chunk or response can hold"
             faults.add("bad-constraint", each.mark, message, "write the type of the value as JSON, such as text")
-        for key, given in (("in", each.location), ("aliases", each.aliases), ("filters", each.filters)):
-            if given:
+        for key, values in (("in", each.location), ("aliases", each.aliases), ("filters", each.filters)):
+            if values:
                 message = f"`{key}` of `{each.name}` applies to inputs, not to what an endpoint sends"
                 faults.add("bad-constraint", each.mark, message, "remove it")
 

@@ -100,10 +100,10 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
     own = [name for name, _ in endpoint.headers]
     for node in nodes:
         if node.step.function.name == "respond":
-            given = node.arguments.get("headers")
-            if isinstance(given, ObjectValue):
-                own += [name for name, _ in given.entries]
-            elif isinstance(known := constant(given), dict):
+            written = node.arguments.get("headers")
+            if isinstance(written, ObjectValue):
+                own += [name for name, _ in written.entries]
+            elif isinstance(known := constant(written), dict):
                 own += map(str, known)
     for name in dict.fromkeys(own):
         if name.lower() not in ("content-type", *map(str.lower, headers)):

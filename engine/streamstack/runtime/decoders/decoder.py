@@ -261,7 +261,7 @@ class Decoder(ABC):
         self.on_invalid = on_invalid
         self.largest = largest
         self.skipped = 0
-        self.given = 0
+        self.yielded = 0
         self.ended = False
         self.failure: RunError | None = None
         self.status: int | None = None
@@ -287,7 +287,7 @@ class Decoder(ABC):
                 self._take(data, items)
             if self.check is not None:
                 items = self._fitting(items, self.check)
-            self.given += len(items)
+            self.yielded += len(items)
             if self._joiner is not None:
                 items = self._join(items, self._joiner, final=False)
         return items
@@ -306,7 +306,7 @@ class Decoder(ABC):
             self._end(last)
         if self.check is not None:
             last = self._fitting(last, self.check)
-        self.given += len(last)
+        self.yielded += len(last)
         if self._joiner is not None:
             last = self._join(last, self._joiner, final=True)
         return last
@@ -386,7 +386,7 @@ class Decoder(ABC):
         Raises:
             Halted: It is a failure.
         """
-        number = self._given(items) + self.skipped + 1
+        number = self._count_with(items) + self.skipped + 1
         if self.on_invalid == "skip" and not final:
             self.skipped += 1
             return
@@ -414,9 +414,9 @@ class Decoder(ABC):
     def _not_in_charset(self) -> str:
         return "is not UTF-8" if self.transcode is None else "has bytes that are not valid in its charset"
 
-    def _given(self, items: list[Any]) -> int:
+    def _count_with(self, items: list[Any]) -> int:
         """Return how many chunks have been given, the items of the present feeding included."""
-        return self.given + len(items)
+        return self.yielded + len(items)
 
     def _refuse_length(self, items: list[Any], text: bytes | bytearray, what: str, *, final: bool = False) -> None:
         """Refuse a chunk that is over the largest; only its beginning is kept."""

@@ -121,12 +121,12 @@ class SseDecoder(LineDecoder):
             self.retry = int(value[:15])  # a wait of ages stays one
         elif name == b"error" and value:
             self._fail(value)
-        elif name and self.given == 0 and len(self._stray) < _MOST_STRAY:
+        elif name and self.yielded == 0 and len(self._stray) < _MOST_STRAY:
             self._stray += line + b"\n"
 
     def _end(self, items: list[Any]) -> None:
         """Look at what came instead of events: servers that fail may send their error as plain JSON."""
-        if self.given == 0 and not items and self._kind != "text":
+        if self.yielded == 0 and not items and self._kind != "text":
             stray = bytes(self._stray + self._lines.finish())
             if stray.lstrip()[:1] == b"{":
                 with suppress(NotJsonError):

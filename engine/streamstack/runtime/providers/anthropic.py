@@ -11,7 +11,7 @@ from typing import Any, Final
 from streamstack.formats.items import LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
 from streamstack.language.values import to_json
 from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
-from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, usage_of, word
+from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, string, usage_of
 
 #: The version of the interface that is spoken here.
 VERSION: Final = "2023-06-01"
@@ -86,7 +86,7 @@ def _blocks(turn: Turn) -> list[dict[str, Any]]:
         result = {"type": "tool_result", "tool_use_id": turn.answers, "content": content}
         return [{**result, "is_error": True} if turn.failed else result]
     state = [dict(block) for block in turn.state("anthropic") if isinstance(block, Mapping)]
-    said = "".join(word(block, "text") for block in state if block.get("type") == "text")
+    said = "".join(string(block, "text") for block in state if block.get("type") == "text")
     called = [block.get("id") for block in state if block.get("type") == "tool_use"]
     if state and said == turn.text and called == [call.id for call in turn.calls]:
         return state  # signatures hold for this order only
@@ -96,12 +96,12 @@ def _blocks(turn: Turn) -> list[dict[str, Any]]:
     return blocks
 
 
-def _part(given: str | Image) -> dict[str, Any]:
-    if isinstance(given, str):
-        return {"type": "text", "text": given}
-    if given.url is not None:
-        return {"type": "image", "source": {"type": "url", "url": given.url}}
-    return {"type": "image", "source": {"type": "base64", "media_type": given.media, "data": given.data}}
+def _part(raw: str | Image) -> dict[str, Any]:
+    if isinstance(raw, str):
+        return {"type": "text", "text": raw}
+    if raw.url is not None:
+        return {"type": "image", "source": {"type": "url", "url": raw.url}}
+    return {"type": "image", "source": {"type": "base64", "media_type": raw.media, "data": raw.data}}
 
 
 class _Block:
@@ -144,7 +144,7 @@ class AnthropicReader(AnswerReader):
         elif what == "message_start":
             self._note(part(part(data, "message"), "usage"))
         elif what == "message_delta":
-            self.said = word(part(data, "delta"), "stop_reason") or self.said
+            self.said = string(part(data, "delta"), "stop_reason") or self.said
             self._note(part(data, "usage"))
         elif what == "message_stop":
             metrics = part(data, "amazon-bedrock-invocationMetrics")
@@ -171,7 +171,7 @@ class AnthropicReader(AnswerReader):
 
     def _add(self, block: _Block, field: str, items: list[Item], source: Mapping[str, Any] | None = None) -> None:
         """Add a piece of a text or of reasoning."""
-        text = word(block.about if source is None else source, field)
+        text = string(block.about if source is None else source, field)
         if field == "text" and (source is not None or block.about.get("type") == "text"):
             self.reply.add_text(text, items)
         elif field == "thinking":
@@ -180,7 +180,7 @@ class AnthropicReader(AnswerReader):
             block.pieces.append(text)
 
     def _take_delta(self, data: Mapping[str, Any], delta: Mapping[str, Any], items: list[Item]) -> None:
-        what = word(delta, "type")
+        what = string(delta, "type")
         index = self._index_of(data)
         block = self._open.get(index)
         if block is None and what in _BEGUN:
@@ -191,11 +191,11 @@ class AnthropicReader(AnswerReader):
         if what in _BEGUN:
             self._add(block, _BEGUN[what], items, delta)
         elif what == "input_json_delta":
-            self.reply.count(word(delta, "partial_json"))
-            block.pieces.append(word(delta, "partial_json"))
+            self.reply.count(string(delta, "partial_json"))
+            block.pieces.append(string(delta, "partial_json"))
         elif what == "signature_delta":
-            self.reply.count(word(delta, "signature"))
-            block.about["signature"] = word(block.about, "signature") + word(delta, "signature")
+            self.reply.count(string(delta, "signature"))
+            block.about["signature"] = string(block.about, "signature") + string(delta, "signature")
 
     def _end_block(self, index: Any, closing: Mapping[str, Any], items: list[Item]) -> None:
         """Close a block; some gateways put the arguments of a call into the event that closes it."""
@@ -203,18 +203,18 @@ class AnthropicReader(AnswerReader):
         if block is None:
             return
         about, text = block.about, "".join(block.pieces)
-        what = word(about, "type")
+        what = string(about, "type")
         if what in ("text", "thinking"):
-            about[what] = word(about, what) + text
-            self.reply.sign_reasoning(items, signature=word(about, "signature"))
+            about[what] = string(about, what) + text
+            self.reply.sign_reasoning(items, signature=string(about, "signature"))
         elif what == "redacted_thinking":
-            self.reply.sign_reasoning(items, redacted=word(about, "data"))
+            self.reply.sign_reasoning(items, redacted=string(about, "data"))
         elif what == "tool_use":
             # Some servers send the arguments at once, as an object or as its JSON.
-            given = about.get("input") or closing.get("input")
-            arguments = text or (given if isinstance(given, (str, dict)) else "")
-            id_ = word(about, "id") or made_id()
-            self.reply.add_call(id_, word(about, "name"), arguments, items)
+            raw = about.get("input") or closing.get("input")
+            arguments = text or (raw if isinstance(raw, (str, dict)) else "")
+            id_ = string(about, "id") or made_id()
+            self.reply.add_call(id_, string(about, "name"), arguments, items)
             about |= {"id": id_, "input": ToolCall("", "", self.reply.calls[-1]["arguments"]).object}
         elif text:
             about["input"] = read_arguments(text)  # of a tool that the provider runs itself

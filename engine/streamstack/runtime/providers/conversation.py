@@ -335,9 +335,9 @@ def _read_tool(draft: _Draft, part: Mapping[str, Any], what: str, place: str) ->
         answers = part.get("tool_use_id", part.get("toolCallId"))
         if not isinstance(answers, str) or not answers:
             raise _refuse(f"`{place}` requires `tool_use_id`: the `id` of the call that it answers")
-        given = part.get("content", part.get("output", part.get("result")))
+        raw = part.get("content", part.get("output", part.get("result")))
         failed = part.get("is_error") is True or part.get("isError") is True
-        draft.answer(answers, _result(given, f"{place}.content"), failed=failed)
+        draft.answer(answers, _result(raw, f"{place}.content"), failed=failed)
     elif what == "tool-invocation" and isinstance(part.get("toolInvocation"), Mapping):
         _read_tool_part(draft, part["toolInvocation"], place)
     elif what.startswith(("tool-", "dynamic-tool")):
@@ -389,8 +389,8 @@ def _read_tool_part(draft: _Draft, part: Mapping[str, Any], place: str) -> None:
     state = part.get("state")
     if state in ("input-streaming", "partial-call"):
         return  # the page was left while the model wrote it
-    given = part.get("input", part.get("args"))
-    call = _make_call(part.get("toolCallId"), name, given, part, place)
+    raw = part.get("input", part.get("args"))
+    call = _make_call(part.get("toolCallId"), name, raw, part, place)
     draft.call(call)
     if state == "output-error":
         draft.answer(call.id, (to_text(part.get("errorText")),), failed=True)

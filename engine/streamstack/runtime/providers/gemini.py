@@ -13,7 +13,7 @@ from urllib.parse import quote
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
 from streamstack.language.values import to_json
 from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, images_apart, read_arguments
-from streamstack.runtime.providers.provider import MADE, AnswerReader, Chat, Provider, made_id, part, parts, word
+from streamstack.runtime.providers.provider import MADE, AnswerReader, Chat, Provider, made_id, part, parts, string
 
 _REASONS: Final = {
     "STOP": STOP,
@@ -88,8 +88,8 @@ def _parts(turn: Turn) -> list[dict[str, Any]]:
         }
         return [{"functionResponse": _with_id(turn.answers, answer)}]
     state = [dict(each) for each in turn.state("gemini") if isinstance(each, Mapping)]
-    said = "".join(word(each, "text") for each in state)
-    called = [word(part(each, "functionCall"), "name") for each in state if "functionCall" in each]
+    said = "".join(string(each, "text") for each in state)
+    called = [string(part(each, "functionCall"), "name") for each in state if "functionCall" in each]
     if state and said == turn.text and called == [call.name for call in turn.calls]:
         return state  # each signature belongs to its part
     found: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ class GeminiReader(AnswerReader):
         usage = part(data, "usageMetadata")
         if usage:
             self._note(usage)
-        blocked = word(part(data, "promptFeedback"), "blockReason")
+        blocked = string(part(data, "promptFeedback"), "blockReason")
         if blocked not in ("", "BLOCK_REASON_UNSPECIFIED"):
             self._blocked, self.said = True, blocked
         for candidate in parts(data, "candidates"):
@@ -141,27 +141,27 @@ class GeminiReader(AnswerReader):
                 continue
             for each in parts(part(candidate, "content"), "parts"):
                 self._take_part(each, items)
-            said = word(candidate, "finishReason")
+            said = string(candidate, "finishReason")
             if said not in _NO_REASON:
                 self.said = said
 
-    def _take_part(self, given: Mapping[str, Any], items: list[Item]) -> None:
-        call, signature = part(given, "functionCall"), word(given, "thoughtSignature")
-        text = word(given, "text")
+    def _take_part(self, raw: Mapping[str, Any], items: list[Item]) -> None:
+        call, signature = part(raw, "functionCall"), string(raw, "thoughtSignature")
+        text = string(raw, "text")
         if call:
-            id_ = word(call, "id") or made_id()
-            self.reply.add_call(id_, word(call, "name"), part(call, "args"), items, signature or None)
-        elif given.get("thought") is True:
+            id_ = string(call, "id") or made_id()
+            self.reply.add_call(id_, string(call, "name"), part(call, "args"), items, signature or None)
+        elif raw.get("thought") is True:
             self.reply.add_reasoning(text, items)
             return  # not wanted back
         else:
             self.reply.add_text(text, items)
-        if given.keys() == {"text"}:
+        if raw.keys() == {"text"}:
             self._plain.append(text)
             return
-        self.reply.count(to_json(given).decode())
+        self.reply.count(to_json(raw).decode())
         self._end_plain()
-        self._parts.append(dict(given))
+        self._parts.append(dict(raw))
 
     def _end_plain(self) -> None:
         """Put the text that nothing is signed with into one part."""

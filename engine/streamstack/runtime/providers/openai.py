@@ -24,8 +24,8 @@ from streamstack.runtime.providers.provider import (
     made_id,
     part,
     parts,
+    string,
     usage_of,
-    word,
 )
 
 #: Reasons in small letters: OpenAI's first, then those of compatible servers.
@@ -192,7 +192,7 @@ class OpenAIReader(AnswerReader):
         if data.get("error"):
             raise self.fail(data, data["error"])
         choices = data.get("choices")
-        if choices is None and (data.get("object") == "error" or (word(data, "message") and "code" in data)):
+        if choices is None and (data.get("object") == "error" or (string(data, "message") and "code" in data)):
             raise self.fail(data, {**data, "type": data.get("type") or "error"})
         for choice in choices if type(choices) is list else ():
             if type(choice) is dict and choice.get("index") in (0, None):
@@ -201,7 +201,7 @@ class OpenAIReader(AnswerReader):
             self.reply.note_usage(**usage_of(usage))
 
     def _take_choice(self, choice: Mapping[str, Any], items: list[Item]) -> None:
-        said = word(choice, "finish_reason").removeprefix("null")  # as DashScope writes it
+        said = string(choice, "finish_reason").removeprefix("null")  # as DashScope writes it
         if choice.get("error") or said == "error":
             raise self.fail(choice, choice.get("error") or {"type": "error"})
         delta = choice.get("delta")
@@ -220,13 +220,13 @@ class OpenAIReader(AnswerReader):
     def _take_message(self, message: Mapping[str, Any], items: list[Item], *, final: bool) -> None:
         """Read a message in place of a delta: a piece like any other, or all that has come so far."""
         for field, now in (("content", self.reply.text), *((name, self.reply.reasoning) for name in _THOUGHTS)):
-            text = word(message, field)
+            text = string(message, field)
             if now and text.startswith(now) and (final or self._cumulative or len(text) > len(now)):
                 self._cumulative = True
                 message = {**message, field: text[len(now) :]}
         if message:
             self._take_more(message, items, whole=final)
-            self.reply.add_text(word(message, "content"), items)
+            self.reply.add_text(string(message, "content"), items)
 
     def piece(self, data: Mapping[str, Any]) -> str | None:
         if self.said is not None or data.get("error") or data.get("usage"):
@@ -249,7 +249,7 @@ class OpenAIReader(AnswerReader):
         content = delta.get("content")
         if isinstance(content, (list, dict)):
             self._take_parts(parts({"parts": content if isinstance(content, list) else [content]}, "parts"), items)
-        refusal = word(delta, "refusal")
+        refusal = string(delta, "refusal")
         if refusal:
             self._refused = True
             self.reply.add_text(refusal, items)
@@ -267,7 +267,7 @@ class OpenAIReader(AnswerReader):
                 self.reply.add_reasoning(_text_of(each), items)
             elif what in ("text", "output_text", "refusal"):
                 self._refused = self._refused or what == "refusal"
-                self.reply.add_text(word(each, "text") or word(each, "refusal"), items)
+                self.reply.add_text(string(each, "text") or string(each, "refusal"), items)
 
     def _take_reasoning(self, delta: Mapping[str, Any], items: list[Item]) -> None:
         """Read the reasoning, which may stand in several fields at once."""
@@ -285,11 +285,11 @@ class OpenAIReader(AnswerReader):
                 self.reply.count("".join(value for value in piece.values() if isinstance(value, str)))
                 _grow(self._blocks.setdefault(name, []), piece)
 
-    def _take_call(self, given: Mapping[str, Any], *, whole: bool) -> None:
-        id_ = word(given, "id")
-        function = part(given, "function") or given
-        name, arguments = word(function, "name"), function.get("arguments")
-        index = given.get("index")
+    def _take_call(self, raw: Mapping[str, Any], *, whole: bool) -> None:
+        id_ = string(raw, "id")
+        function = part(raw, "function") or raw
+        name, arguments = string(function, "name"), function.get("arguments")
+        index = raw.get("index")
         index = index if isinstance(index, int) else None
         call = self._find(id_, index, name, arguments)
         if call is None:
@@ -300,7 +300,7 @@ class OpenAIReader(AnswerReader):
         call.id, call.name = call.id or id_, call.name or name
         if id_:
             self._by_id.setdefault(id_, call)
-        call.extra = given.get("extra_content") or call.extra
+        call.extra = raw.get("extra_content") or call.extra
         self.reply.count(call.add(arguments, whole=whole))
 
     def _find(self, id_: str, index: int | None, name: str, arguments: Any) -> _Call | None:

@@ -13,7 +13,7 @@ from streamstack.language.values import to_json
 from streamstack.runtime.providers.conversation import Image, Turn, images_apart
 from streamstack.runtime.providers.openai import PROVIDER as OPENAI
 from streamstack.runtime.providers.openai import bearer
-from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, parts, usage_of, word
+from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, parts, string, usage_of
 
 _INCOMPLETE: Final = {"max_output_tokens": LENGTH, "content_filter": CONTENT_FILTER}
 
@@ -53,7 +53,7 @@ def _items(turn: Turn) -> Iterator[dict[str, Any]]:
     thoughts: dict[str, list[dict[str, Any]]] = {}
     for block in turn.state("openaiResponses"):
         if isinstance(block, Mapping) and isinstance(block.get("item"), Mapping):
-            thoughts.setdefault(word(block, "before"), []).append(dict(block["item"]))
+            thoughts.setdefault(string(block, "before"), []).append(dict(block["item"]))
     ids = {call.id for call in turn.calls}
     for before, items in thoughts.items():
         if before not in ids:
@@ -91,21 +91,21 @@ class ResponsesReader(AnswerReader):
         self._waiting: list[dict[str, Any]] = []  # reasoning whose successor is not known yet
 
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
-        what = word(data, "type")
+        what = string(data, "type")
         if what == "response.output_text.delta":
-            self.reply.add_text(word(data, "delta"), items)
+            self.reply.add_text(string(data, "delta"), items)
         elif what == "response.refusal.delta":
             self._refused = True
-            self.reply.add_text(word(data, "delta"), items)
+            self.reply.add_text(string(data, "delta"), items)
         elif what in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-            self.reply.add_reasoning(word(data, "delta"), items)
+            self.reply.add_reasoning(string(data, "delta"), items)
         elif what == "response.reasoning_summary_part.added" and self.reply.reasoning:
             self.reply.add_reasoning("\n\n", items)
         elif what == "response.function_call_arguments.delta":
-            self.reply.count(word(data, "delta"))
-            self._arguments.setdefault(word(data, "item_id"), []).append(word(data, "delta"))
-        elif what == "response.function_call_arguments.done" and word(data, "arguments"):
-            self._arguments[word(data, "item_id")] = [word(data, "arguments")]
+            self.reply.count(string(data, "delta"))
+            self._arguments.setdefault(string(data, "item_id"), []).append(string(data, "delta"))
+        elif what == "response.function_call_arguments.done" and string(data, "arguments"):
+            self._arguments[string(data, "item_id")] = [string(data, "arguments")]
         elif what == "response.output_item.done":
             self._take_item(part(data, "item"), items)
         elif what in ("response.completed", "response.incomplete"):
@@ -116,18 +116,18 @@ class ResponsesReader(AnswerReader):
             raise self.fail(data, data.get("error") or data)
 
     def _take_item(self, item: Mapping[str, Any], items: list[Item]) -> None:
-        name = word(item, "id") or word(item, "call_id")
+        name = string(item, "id") or string(item, "call_id")
         if name and name in self._seen:
             return
         self._seen.add(name)
         what = item.get("type")
         if what == "function_call":
-            arguments = item.get("arguments") or "".join(self._arguments.get(word(item, "id"), ()))
+            arguments = item.get("arguments") or "".join(self._arguments.get(string(item, "id"), ()))
             if isinstance(arguments, str):
                 self.reply.count(arguments)
-            call_id = word(item, "call_id") or word(item, "id") or made_id()
+            call_id = string(item, "call_id") or string(item, "id") or made_id()
             self.reply.add_call(
-                call_id, word(item, "name"), arguments if isinstance(arguments, (str, dict)) else "", items
+                call_id, string(item, "name"), arguments if isinstance(arguments, (str, dict)) else "", items
             )
             self._place_reasoning(call_id)
         elif what == "reasoning" and item.get("encrypted_content"):
@@ -138,7 +138,7 @@ class ResponsesReader(AnswerReader):
             if not self.reply.text:
                 for each in parts(item, "content"):
                     self._refused = self._refused or "refusal" in each
-                    self.reply.add_text(word(each, "text") or word(each, "refusal"), items)
+                    self.reply.add_text(string(each, "text") or string(each, "refusal"), items)
 
     def _place_reasoning(self, before: str) -> None:
         self.reply.blocks += ({"before": before, "item": item} for item in self._waiting)
@@ -149,10 +149,10 @@ class ResponsesReader(AnswerReader):
             self._take_item(item, items)
         self._place_reasoning("")
         self.reply.note_usage(**usage_of(part(response, "usage")))
-        self.said = word(response, "status") or what.removeprefix("response.")
+        self.said = string(response, "status") or what.removeprefix("response.")
         self._reason = REFUSAL if self._refused else STOP
         if what == "response.incomplete" or self.said != "completed":
-            self.said = word(part(response, "incomplete_details"), "reason") or self.said
+            self.said = string(part(response, "incomplete_details"), "reason") or self.said
             self._reason = _INCOMPLETE.get(self.said, OTHER)
         self.finish(items)
 

@@ -35,7 +35,7 @@ class Reply:
         self._thoughts: list[str] = []
         self._usage: Item | None = None
         self._figures: dict[str, int] = {}
-        self._left = largest
+        self._remaining = largest
         self._largest = largest
 
     @property
@@ -51,8 +51,8 @@ class Reply:
     def add_text(self, text: str, items: list[Item]) -> None:
         """Add the next piece of the text, and its item. Raises as `count` does."""
         if text:
-            self._left -= len(text)
-            if self._left < 0:
+            self._remaining -= len(text)
+            if self._remaining < 0:
                 raise self._over()
             self._pieces.append(text)
             items.append({"type": "text", "text": text})
@@ -60,11 +60,11 @@ class Reply:
     def add_texts(self, texts: list[str], items: list[Item]) -> None:
         """Add several pieces of the text; those before the one that is too much are added."""
         size = sum(map(len, texts))
-        if size > self._left or "" in texts:
+        if size > self._remaining or "" in texts:
             for text in texts:
                 self.add_text(text, items)
             return
-        self._left -= size
+        self._remaining -= size
         self._pieces += texts
         items += [{"type": "text", "text": text} for text in texts]
 
@@ -85,8 +85,8 @@ class Reply:
 
         Raises RunError ``limit-reached``.
         """
-        self._left -= len(text)
-        if self._left < 0:
+        self._remaining -= len(text)
+        if self._remaining < 0:
             raise self._over()
 
     def _over(self) -> RunError:
@@ -234,7 +234,7 @@ class AnswerReader(ABC):
 
     def fail(self, data: Mapping[str, Any], error: Any) -> RunError:
         """Return the RunError for an error that the provider tells inside of an answer."""
-        return told_error(self.host, data, error)
+        return reported_error(self.host, data, error)
 
 
 def lost(host: str) -> RunError:
@@ -242,16 +242,16 @@ def lost(host: str) -> RunError:
     return RunError("stream-lost", f"the answer of {host} ended before its end")
 
 
-def told_error(host: str, data: Any, error: Any) -> RunError:
+def reported_error(host: str, data: Any, error: Any) -> RunError:
     """Return the error for one that a provider told in an answer that began well.
 
     Its own text is in the details alone: it may hold what no client should read.
     """
     about = error if isinstance(error, Mapping) else {"message": error}
     words = [about.get(name) for name in ("type", "status", "code")]
-    named = [str(word) for word in words if isinstance(word, (str, int)) and word not in ("", True)]
-    word = next((each for each in named if each != "error"), "")
-    shown = f": {word}" if re.fullmatch(r"[\w.-]{1,60}", word) else ""
+    named = [str(string) for string in words if isinstance(string, (str, int)) and string not in ("", True)]
+    string = next((each for each in named if each != "error"), "")
+    shown = f": {string}" if re.fullmatch(r"[\w.-]{1,60}", string) else ""
     return RunError(
         "http-status",
         f"{host} reported an error in its response{shown}",
@@ -329,7 +329,7 @@ def parts(data: Any, name: str) -> list[Mapping[str, Any]]:
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
-def word(data: Any, name: str) -> str:
+def string(data: Any, name: str) -> str:
     """Return a text within an object; empty where there is none."""
     found = data.get(name) if isinstance(data, dict) else None
     return found if isinstance(found, str) else ""
@@ -468,8 +468,8 @@ class AnswerDecoder(SseDecoder):
         """Give an event to the reader. Raises Halted where that ends the answer."""
         reader = self._reader
         if type(value) is not dict:
-            told = f"an event of {reader.host} is not an object, as all of its are"
-            self.failure = RunError("invalid-chunk", told)
+            message = f"an event of {reader.host} is not an object, as all of its are"
+            self.failure = RunError("invalid-chunk", message)
             raise Halted
         if reader.has_heartbeats and reader.is_heartbeat(value):
             return
@@ -507,5 +507,5 @@ class AnswerDecoder(SseDecoder):
         if found and self._reader.piece(other) == "another text":
             self._before, self._after = before, after
 
-    def _given(self, items: list[Any]) -> int:
+    def _count_with(self, items: list[Any]) -> int:
         return self._events

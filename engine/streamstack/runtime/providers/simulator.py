@@ -69,9 +69,9 @@ async def answer(chat: Chat, options: Simulation, reply: Reply) -> AsyncGenerato
     items = []
     for number, (name, arguments) in enumerate(calls):
         reply.add_call(f"call_{len(chat.turns)}_{number}", name, arguments, items)
-    asked = " ".join([chat.system or "", *(turn.text for turn in chat.turns)])
+    prompt = " ".join([chat.system or "", *(turn.text for turn in chat.turns)])
     written = len(_WORD.findall(text)) + len(_WORD.findall(options.reasoning))
-    reply.note_usage(inputTokens=len(_WORD.findall(asked)), outputTokens=written + len(calls))
+    reply.note_usage(inputTokens=len(_WORD.findall(prompt)), outputTokens=written + len(calls))
     reply.finish(options.finish_reason or reason, None, items)
     yield items
 

@@ -492,7 +492,7 @@ class RemoteReader:
             raise
         finally:
             self._service.streams.followers.discard(self)
-            self._shared.news.leave(channel, self._news.set)
+            self._shared.news.unlisten(channel, self._news.set)
             if not self._service.draining:
                 # From now on it is kept, and its run waits, for a client to reconnect.
                 self._service.spawn(self._detach())
@@ -505,7 +505,7 @@ class RemoteReader:
             self._news.clear()
             try:
                 await self._report_position()
-                seen = await self._shared.store.look(self.name, self._position)
+                seen = await self._shared.store.peek(self.name, self._position)
             except RunError as error:
                 if head is None:
                     return self._refuse(error)
@@ -616,7 +616,7 @@ class RemoteReader:
     async def _notify(self, seconds: float) -> None:
         """Tell the process of the run how far this reader is, and for how long it counts as connected."""
         message = to_json({"read": self.name, "at": self._position, "for": seconds})
-        await self._shared.store.tell(self._stream.worker, message)
+        await self._shared.store.send(self._stream.worker, message)
 
     async def _extend(self) -> None:
         """Have the store keep what has ended, while it is read."""
@@ -664,7 +664,7 @@ async def stop(streams: StreamRegistry, stream: ResumableStream | RemoteStream) 
         return await stream.stop_and_wait(stop_error("the stream was stopped by its reader"), STOPPING)
     if streams.shared is None or stream.end is not None:
         return True
-    await streams.shared.store.tell(stream.worker, to_json({"stop": stream.origin.id}))
+    await streams.shared.store.send(stream.worker, to_json({"stop": stream.origin.id}))
     try:
         async with asyncio.timeout(STOPPING):
             await _wait(streams.shared, stream)
@@ -677,7 +677,7 @@ async def _wait(shared: SharedStore, stream: RemoteStream) -> None:
     lease = LeaseMonitor(shared, stream)
     while True:
         try:
-            seen = await shared.store.look(stream.origin.id, LAST)  # no chunks
+            seen = await shared.store.peek(stream.origin.id, LAST)  # no chunks
         except RunError:
             lease.reset()  # it was told: what becomes of that can't be seen now
         else:
