@@ -36,15 +36,15 @@ LITELLM := benchmarks/.venv-litellm
 LITELLM_INSTALLED := $(LITELLM)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
-.PHONY: help serve test lint types pytest fuzz soak compat format schemas docs site build pin clean
+.PHONY: help serve test lint types pytest test-definitions fuzz soak compat format schemas docs site build pin clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(RUNTIME) ## Serve definitions/ on http://127.0.0.1:8080 (DIR=another/folder, ARGS="--port 9000 --dev")
 	@$(BIN)/streamstack serve $(DIR) $(ARGS)
 
-test: lint types pytest ## Check style and types, then run all tests
+test: lint types pytest test-definitions ## Check style and types, then run all tests
 
 lint: $(DEV) ## Check style and layout (ruff)
 	@$(BIN)/ruff check --quiet .
@@ -56,6 +56,9 @@ types: $(DEV) ## Check types (mypy, strict)
 
 pytest: $(DEV) $(CLIENTS) ## Run only the tests (ARGS="tests/test_layers.py -k circle" selects tests, JOBS= sets the number of processes)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-definitions: $(DEV) ## Run the tests of definitions/ and of the examples
+	@$(BIN)/streamstack test definitions examples/clients examples/poem-page
 
 fuzz: $(DEV) ## Run randomized tests, with new cases each time
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/language tests/runtime $(ARGS)

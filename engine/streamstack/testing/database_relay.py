@@ -28,11 +28,13 @@ class DatabaseRelay:
 
     Args:
         lost_at: The statement at which its connection is reset, counted from 1; 0 is none.
+        done: The database gets that statement, and only its answer is lost.
         gone: Connections are refused from then on.
     """
 
-    def __init__(self, lost_at: int = 0, *, gone: bool = False) -> None:
+    def __init__(self, lost_at: int = 0, *, done: bool = False, gone: bool = False) -> None:
         self.statements = 0
+        self._done = done
         self._lost_at = lost_at
         self._gone = gone
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
@@ -89,10 +91,16 @@ class DatabaseRelay:
                 while True:
                     head = await reader.readexactly(5)
                     message = head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
-                    if head[:1] in _ENDS and self._is_lost():
-                        _reset(writer)
-                        break
-                    requests.write(message)
+                    if not (head[:1] in _ENDS and self._is_lost()):
+                        requests.write(message)
+                        continue
+                    back.cancel()
+                    await asyncio.wait((back,))
+                    if self._done:
+                        requests.write(message)
+                        await answers.read(1)
+                    _reset(writer)
+                    break
             finally:
                 back.cancel()
                 requests.close()

@@ -101,6 +101,7 @@ def _work(
 ) -> None:
     """Work at the items that are asked for, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     for each in others:
         each.close()
     try:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import structlog
 
-from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabases
+from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
@@ -58,6 +58,7 @@ class Injection:
         answers: Faults of upstreams' answers, by the number of the call.
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
+        done: The database gets that statement, and only its answer is lost.
         gone: The database stays away after that.
         patience: Seconds after which clients leave whose answers have not ended.
     """
@@ -65,6 +66,7 @@ class Injection:
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
+    done: bool = False
     gone: bool = False
     patience: float | None = None
 
@@ -132,7 +134,7 @@ class _Recorder(RequestLog):
 def run_case(
     project: TestProject,
     case: Case,
-    databases: TestDatabases | None,
+    databases: TestDatabases,
     folder: Path,
     injection: Injection | None = None,
     *,
@@ -144,7 +146,7 @@ def run_case(
     Args:
         project: The project under test.
         case: The test.
-        databases: Makes its databases; None where the project uses none.
+        databases: Makes its databases.
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
         record: Calls that no upstream of the test answers are answered by the hosts that they name.
@@ -198,7 +200,7 @@ class _Trial:
     edition: Edition
     case: Case
     seen: Observation
-    databases: TestDatabases | None
+    databases: TestDatabases
     folder: Path
     injection: Injection | None = None
     record: bool = False
@@ -212,10 +214,8 @@ class _Trial:
             injection = self.injection or Injection()
             for number, fault in injection.answers.items():
                 upstreams.overlay(number, fault)
-            opened = None
-            if self.databases is not None:
-                opened = TemporaryDatabases(context.databases, context.folder, self.databases)
-                context.provide(open_databases, opened)
+            opened = TemporaryDatabases(context.databases, context.folder, self.databases)
+            context.provide(open_databases, opened)
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
@@ -228,8 +228,10 @@ class _Trial:
             )
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
-            relay = await stack.enter_async_context(DatabaseRelay(injection.statement, gone=injection.gone))
-            if self.injection is not None and opened is not None:
+            relay = await stack.enter_async_context(
+                DatabaseRelay(injection.statement, done=injection.done, gone=injection.gone)
+            )
+            if self.injection is not None:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
@@ -286,15 +288,15 @@ class _Trial:
         streams = endpoint is not None and endpoint.response_type == "streaming"
         return str(endpoint.streaming.format) if streams and endpoint is not None else ""
 
-    def _default(self, opened: TemporaryDatabases | None, context: Context, name: str | None = None) -> Any:
+    def _default(self, opened: TemporaryDatabases, context: Context, name: str | None = None) -> TestDatabase:
         name = name or default_database(dict.fromkeys(context.databases))
-        if opened is None or name is None or name not in opened:
+        if name is None or name not in opened:
             known = ", ".join(context.databases)
             raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
 
     async def _query(
-        self, opened: TemporaryDatabases | None, context: Context, expected: ExpectedRows
+        self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows
     ) -> list[dict[str, Any]] | RunError:
         try:
             rows: list[dict[str, Any]] = await self._default(opened, context, expected.database).query(expected.sql)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamstack import clock
+from streamstack.connections.database import uses_of
 from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key, Method, digest_of
-from streamstack.language.definition import Endpoint
+from streamstack.language.cases import Case
+from streamstack.language.definition import ConstantArgument, Definition, Endpoint
+from streamstack.language.graph import steps_of
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
@@ -116,6 +119,28 @@ class TestProject:
 
     def _api_key(self, key: CallerKey) -> str:
         return self._secrets.setdefault("/".join((key[0], key[1], *key[2])), secrets.token_urlsafe(32))
+
+    def may_use_database(self, case: Case) -> bool:
+        """Whether a test surely or possibly uses a database: one that calls HTTP may call an endpoint that does."""
+        if case.rows or case.sql or any(each.sql or each.expect.database for each in case.exchanges):
+            return True
+        project = self.checked.project
+        using = {id(found) for uses in uses_of(project, self.checked.settings.databases).values() for found, _ in uses}
+        routes = Routes([(each.method, each.path, each) for each in project.endpoints])
+        found = [routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
+        waiting: list[Definition] = [each[0] for each in found if each is not None] if using else []
+        seen: set[int] = set()
+        while waiting:
+            definition = waiting.pop()
+            seen.add(id(definition))
+            for step in steps_of(definition.stack):
+                if step.function.name.startswith(("http.", "llm.")):
+                    return True
+                called = step.arguments.get("function")
+                function = project.functions.get(str(called.value)) if isinstance(called, ConstantArgument) else None
+                if function is not None and id(function) not in seen:
+                    waiting.append(function)
+        return bool(seen & using)
 
     def caller_key(self, edition: Edition, endpoint: Endpoint | None, claims: Mapping[str, Any]) -> CallerKey | None:
         """Return the API key that a client with some claims has; None where the endpoint takes tokens."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
-from streamstack.connections.database import uses_of
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.cases import Case, CaseFile
+from streamstack.language.cases import FAULTS, Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
+from streamstack.testing.faults import sweep
 from streamstack.testing.mutants import Trial, Verdict, trials, try_out
 from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
@@ -50,6 +52,7 @@ class Result:
         uncalled: The places of upstreams that were never called.
         observed: What `--update` is to write of each of its exchanges.
         hits: How often the probes of its project were reached, by number.
+        faults: How many faults it was repeated with.
     """
 
     file: str
@@ -60,6 +63,7 @@ class Result:
     uncalled: tuple[Mark, ...] = ()
     observed: tuple[Mapping[str, Any], ...] = ()
     hits: Mapping[int, int] = field(default_factory=dict)
+    faults: int = 0
 
     @property
     def passed(self) -> bool:
@@ -93,14 +97,6 @@ class Suite:
             for each in self.tests
             if any(wanted in text.casefold() for text in (each.case.name, each.file, *_paths(each.case)))
         ]
-
-    @property
-    def uses_database(self) -> bool:
-        """Whether any of its projects has a database that a test may use."""
-        projects = {id(each.project): each.project for each in self.tests}
-        return any(uses_of(each.checked.project, each.checked.settings.databases) for each in projects.values()) or any(
-            each.case.rows or each.case.sql for each in self.tests
-        )
 
     def coverage(self, results: Iterable[Result]) -> Coverage:
         """Return what tests have run of the definitions of their projects."""
@@ -171,70 +167,103 @@ def _test_files(path: Path, checked: Checked) -> list[Path]:
 
 @dataclass(slots=True)
 class Session:
-    """What tests run with: a folder of their own, and a database server where they need one."""
+    """What tests run with.
+
+    Args:
+        folder: A folder of their own.
+        server: A database server, which is started when a test needs one.
+        faults: The faults that passing tests are repeated with, beside those that they name themselves.
+        fault: The name of the only fault that they are repeated with.
+    """
 
     folder: Path
-    address: Any = None
+    server: TestServer
+    faults: frozenset[str] = frozenset()
+    fault: str | None = None
     _databases: TestDatabases | None = None
+
+    @property
+    def databases(self) -> TestDatabases:
+        """The databases of this process."""
+        if self._databases is None:
+            self._databases = TestDatabases(self.server)
+        return self._databases
 
     def run(self, test: Test, limit: float | None = None) -> Result:
         """Run a test, for at most ``limit`` seconds, and compare."""
-        if self._databases is None and self.address is not None:
-            self._databases = TestDatabases(self.address)
         probes = test.project.probes
         if probes is not None:
             probes.take()
-        seen = run_case(test.project, test.case, self._databases, self.folder, limit=limit)
+        seen = run_case(test.project, test.case, self.databases, self.folder, limit=limit)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
-        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        return result if failures else self._sweep(test, result)
+
+    def _sweep(self, test: Test, result: Result) -> Result:
+        """Repeat a test that passes with its faults."""
+        kinds = frozenset(FAULTS) if self.fault is not None else self.faults | test.case.faults
+        if not kinds:
+            return result
+        began = perf_counter()
+        swept = sweep(
+            test.project, test.case, self.databases, self.folder, file=test.file, kinds=kinds, only=self.fault
+        )
+        failures = tuple(
+            Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
+            for each in swept.broken
+        )
+        seconds = result.seconds + perf_counter() - began
+        return replace(result, failures=failures, faults=swept.count, seconds=seconds)
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
-        if self._databases is None and self.address is not None:
-            self._databases = TestDatabases(self.address)
         case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
-        return run_case(test.project, case, self._databases, self.folder, record=True)
+        return run_case(test.project, case, self.databases, self.folder, record=True)
 
     def close(self) -> None:
-        """Drop the databases."""
-        if self._databases is not None:
-            self._databases.close()
-            self._databases = None
+        """Drop the databases, and stop their server if this process has started it."""
+        databases, self._databases = self._databases, None
+        if databases is not None:
+            databases.close()
+        self.server.stop()
 
 
 @contextmanager
-def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
+def open_session(
+    suite: Suite, database: str | None, *, faults: Iterable[str] = (), fault: str | None = None
+) -> Iterator[Session]:
     """Open what the tests of a suite run with, and remove it.
 
-    ``database`` is the URL of a server for their databases, None for an embedded one. Raises EmbeddedError.
+    Args:
+        suite: The tests.
+        database: The URL of a server for their databases, None for an embedded one.
+        faults: The faults that all tests are repeated with.
+        fault: The name of the only fault that they are repeated with.
+
+    Raises:
+        EmbeddedError: The embedded database can't start.
     """
     folder = Path(tempfile.mkdtemp(prefix="streamstack-test-"))
-    server = None
+    settings = (each for test in suite.tests for each in test.project.checked.settings.databases.values())
+    server = TestServer(database, next((each.bin for each in settings if each.bin), None))
+    session = Session(folder, server, frozenset(faults), fault)
     try:
-        session = Session(folder)
-        if database is not None:
-            session.address = {"dsn": database}
-        elif suite.uses_database:
-            programs = {each.bin for project in suite.projects.values() for each in _databases(project)}
-            server = TestServer(next((each for each in programs if each is not None), None))
-            session.address = server.start()
+        if any(test.project.may_use_database(test.case) for test in suite.tests):
+            session.server.start()  # before processes are forked, which share it
         yield session
     finally:
-        if server is not None:
-            server.stop()
+        session.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _databases(project: TestProject) -> Iterable[Any]:
-    return project.checked.settings.databases.values()
 
 
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
     tests = suite.tests
+    if jobs is None and (session.faults or session.fault or any(each.case.faults for each in tests)):
+        jobs = os.cpu_count()  # a test with its faults takes long enough
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
         with suppress(UnservableError, ValueError):  # which are that test's failure
             test.project.edition(test.case.env)  # once, before processes are forked

@@ -24,7 +24,7 @@ import asyncpg
 
 from streamstack import clock
 from streamstack.connections.database import Databases
-from streamstack.connections.database.embedded import NAME, Embedded
+from streamstack.connections.database.embedded import NAME, Embedded, EmbeddedError
 from streamstack.connections.database.pool import Connection, failure_of
 from streamstack.connections.database.postgres import PostgresDatabase, apply_setup
 from streamstack.connections.database.values import row_maker
@@ -47,23 +47,39 @@ _numbers = count(1)
 
 
 class TestServer:
-    """An embedded PostgreSQL in a folder of its own, for one session of tests."""
+    """The server of the tests' databases: an embedded PostgreSQL in a folder of its own, or another one.
+
+    Args:
+        url: The URL of another server, None for an embedded one.
+        bin_folder: Where the embedded one's programs are, None for those of the package.
+    """
 
     __test__ = False
 
-    def __init__(self, bin_folder: Path | None = None) -> None:
-        memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
-        parent = _MEMORY if memory else Path(tempfile.gettempdir())
-        _remove_stale(parent)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=parent))
-        self._embedded = Embedded(self._folder, bin_folder=bin_folder, settings=_HASTY)
+    def __init__(self, url: str | None = None, bin_folder: Path | None = None) -> None:
+        self._bin_folder = bin_folder
+        self._address: Mapping[str, Any] | None = None if url is None else {"dsn": url}
+        self._folder: Path | None = None
+        self._embedded: Embedded | None = None
+        self._owner = 0  # the process that has started it
 
     def start(self) -> Mapping[str, Any]:
-        """Start it; return the arguments of asyncpg's `connect`. Raises EmbeddedError."""
-        return asyncio.run(self._embedded.start())
+        """Start it unless it runs; return the arguments of asyncpg's `connect`. Raises EmbeddedError."""
+        if self._address is None:
+            memory = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM
+            parent = _MEMORY if memory else Path(tempfile.gettempdir())
+            _remove_stale(parent)
+            self._owner = os.getpid()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{self._owner}-", dir=parent))
+            self._embedded = Embedded(self._folder, bin_folder=self._bin_folder, settings=_HASTY)
+            self._address = asyncio.run(self._embedded.start())
+        return self._address
 
     def stop(self) -> None:
-        """Stop it and remove its folder."""
+        """Stop it, if this process has started it, and remove its folder."""
+        if self._owner != os.getpid() or self._embedded is None or self._folder is None:
+            return
+        self._owner, self._address = 0, None
         try:
             asyncio.run(self._embedded.stop())
         finally:
@@ -85,13 +101,14 @@ class TestDatabases:
     """Makes databases for tests, on a thread of its own, before they are needed. Close it.
 
     Args:
-        address: The arguments of asyncpg's `connect` for the server.
+        server: Where they are made. It is started when the first one is asked for.
     """
 
     __test__ = False
 
-    def __init__(self, address: Mapping[str, Any]) -> None:
-        self._address = address
+    def __init__(self, server: TestServer) -> None:
+        self._server = server
+        self._address: Mapping[str, Any] = {}  # until the server is started
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="test-databases")
         self._thread.start()
@@ -129,6 +146,12 @@ class TestDatabases:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _claim(self, setup: tuple[Path, ...]) -> str:
+        async with self._locked:
+            if not self._address:
+                try:
+                    self._address = await asyncio.to_thread(self._server.start)
+                except EmbeddedError as error:
+                    raise RunError("database", str(error), final=True) from error
         ready = self._ready.setdefault(setup, deque())
         while len(ready) <= _AHEAD:
             ready.append(self._loop.create_task(self._copy(setup)))
