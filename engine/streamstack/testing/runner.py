@@ -139,6 +139,7 @@ def run_case(
     injection: Injection | None = None,
     *,
     record: bool = False,
+    limit: float | None = None,
 ) -> Observation:
     """Run a test and return what happened.
 
@@ -149,10 +150,11 @@ def run_case(
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
         record: Calls that no upstream of the test answers are answered by the hosts that they name.
+        limit: Seconds of real time that it may take, instead of the usual ones.
     """
     seen = Observation()
     began = perf_counter()
-    limit = _RECORDING_LIMIT if record else LIMIT
+    limit = limit or (_RECORDING_LIMIT if record else LIMIT)
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
@@ -16,12 +16,18 @@ from streamstack.language.cases import Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
+from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
+from streamstack.testing.mutants import Trial, Verdict, trials, try_out
 from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
+
+#: How long a test may take with a mutant, which may never end: seconds, and times what it takes without.
+_MUTANT_LIMIT: Final = 1.0
+_TIMES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,17 @@ class Result:
 
 @dataclass(slots=True)
 class Suite:
-    """The tests below some paths. ``findings`` are what is wrong with them, and with their projects."""
+    """The tests below some paths. ``findings`` are what is wrong with them, and with their projects.
+
+    ``whole``: a folder was named, not only files, so that all definitions are meant to be tested.
+    """
 
     projects: dict[Path, TestProject] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
     findings: list[Diagnostic] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
     files: list[CaseFile] = field(default_factory=list)
+    whole: bool = False
 
     @property
     def failed(self) -> bool:
@@ -91,7 +101,7 @@ class Suite:
             found = probes.get(result.mark)
             if found is not None:
                 coverage.add(found, result.hits)
-        return coverage
+        return coverage if self.whole else coverage.of_reached_files()
 
     def update(self, results: Iterable[Result]) -> list[Path]:
         """Write what was observed into the files, and return those that have changed. Raises OSError."""
@@ -111,10 +121,11 @@ def _paths(case: Case) -> Iterator[str]:
         yield exchange.request.path
 
 
-def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
+def read_suite(paths: Iterable[Path], *, counts: bool = False, mutates: bool = False) -> Suite:
     """Find and read the tests below folders and in files, with the projects they belong to.
 
-    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes.
+    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes, with
+    ``mutates`` mutants too.
     Raises OSError for what can't be opened, and FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
@@ -124,7 +135,8 @@ def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
         if root not in suite.projects:
-            suite.projects[root] = TestProject.read(root, probes=Probes() if counts else None)
+            suite.projects[root] = TestProject.read(root, probes=Probes(mutates=mutates) if counts or mutates else None)
+        suite.whole = suite.whole or path.is_dir()
         known = files.setdefault(root, [])
         known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
     for root, project in suite.projects.items():
@@ -156,14 +168,14 @@ class Session:
     server: TestServer
     _databases: TestDatabases | None = None
 
-    def run(self, test: Test) -> Result:
-        """Run a test, and compare."""
+    def run(self, test: Test, limit: float | None = None) -> Result:
+        """Run a test, for at most ``limit`` seconds, and compare."""
         if self._databases is None:
             self._databases = TestDatabases(self.server)
         probes = test.project.probes
         if probes is not None:
             probes.take()
-        seen = run_case(test.project, test.case, self._databases, self.folder)
+        seen = run_case(test.project, test.case, self._databases, self.folder, limit=limit)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
@@ -207,8 +219,36 @@ def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Resu
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
     tests = suite.tests
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
-        test.project.edition(test.case.env) if not test.project.errors else None  # once, before processes are forked
+        with suppress(UnservableError, ValueError):  # which are that test's failure
+            test.project.edition(test.case.env)  # once, before processes are forked
     for index, result in run_on_processes(tests, session.run, session.close, jobs):
         test = tests[index]
         died = (Failure(test.case.mark, "the process that ran this test died"),)
         yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)
+
+
+def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs: int | None) -> Iterator[Verdict]:
+    """Run the tests that reach them with each mutant, and yield what became of it.
+
+    ``results`` are those of the same suite without mutants; tests that failed then notice nothing.
+    """
+    by_mark = {result.mark: result for result in results if result.passed}
+    tests = [test for test in suite.tests if test.case.mark in by_mark and test.project.probes is not None]
+    hits = []
+    for test in tests:
+        result, probes = by_mark[test.case.mark], test.project.probes
+        assert probes is not None
+        hits.append((probes, result.hits, result.seconds))
+    files = {probes.points[number].mark.file for probes, reached, _ in hits for number in reached}
+    probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
+
+    def run(trial: Trial) -> Verdict:
+        return try_out(trial, notices)
+
+    def notices(index: int) -> str:
+        limit = _MUTANT_LIMIT + _TIMES * hits[index][2]
+        return "" if session.run(tests[index], limit).passed else tests[index].case.name
+
+    tried = [trial for trial in trials(probes_of_all, hits) if suite.whole or trial.mutant.mark.file in files]
+    for index, verdict in run_on_processes(tried, run, session.close, jobs):
+        yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))
