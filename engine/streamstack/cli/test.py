@@ -16,6 +16,7 @@ from rich.console import Console
 from streamstack.cli import CLEAN, FOUND, give_up
 from streamstack.cli.validate import default_paths
 from streamstack.connections.database.embedded import EmbeddedError
+from streamstack.language.cases import FAULTS
 from streamstack.language.findings import write_text
 from streamstack.language.project import display_name
 from streamstack.testing import fixtures
@@ -45,6 +46,10 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
     is_flag=True,
     help="Send calls that no upstream of a test answers to their hosts, and write the answers into `fixtures/`.",
 )
+@click.option(
+    "--faults", is_flag=True, help="Repeat each test with every fault: cut upstreams, clients that leave, ..."
+)
+@click.option("--fault", metavar="NAME", help="Repeat each test with one fault, as a failed `--faults` names it.")
 @click.option("--watch", is_flag=True, help="Run again whenever a file changes.")
 @click.option(
     "--update",
@@ -82,6 +87,10 @@ def test(
     Each test has a server, a memory and databases of its own. Waits take no time. Environment variables and
     `.env` are not read: a test has the variables that it names. With `--record` it has the environment's, too.
 
+    With `--faults`, each test that passes is repeated with one fault at a time: upstreams that refuse, answer 429
+    and 500, are cut, stall or send what is invalid, clients that leave, read slowly or come back, databases that are
+    lost. What holds then without being written is checked, such as that a failed stream never looks finished.
+
     Exit codes: 0 if all tests passed, 1 if a test failed or a file has errors, 2 if the command could not run.
     """
     command = _Command(paths or default_paths(), **options)
@@ -109,6 +118,8 @@ class _Command:
     paths: tuple[Path, ...]
     pattern: str | None
     junit: Path | None
+    faults: bool
+    fault: str | None
     coverage: bool
     coverage_xml: Path | None
     mutate: bool
@@ -127,7 +138,8 @@ class _Command:
             return FOUND
         if not suite.files:
             return None
-        with open_session(suite, self.database) as session:
+        faults = FAULTS if self.faults else ()
+        with open_session(suite, self.database, faults=faults, fault=self.fault) as session:
             results = self._results(suite, session)
             self._report.failures(results)
             self._report.notes(results)
@@ -136,6 +148,9 @@ class _Command:
             if self.mutate:
                 click.echo("\n".join(report(self._verdicts(suite, results, session))))
         self._report.summary(results, perf_counter() - began)
+        if self.fault is not None and not any(each.faults for each in results):
+            click.echo(f"no test that passes has the fault `{self.fault}`: `--faults` tries all there are", err=True)
+            return FOUND
         if self.junit is not None:
             write_junit(results, self.junit)
         return CLEAN if all(each.passed for each in results) else FOUND

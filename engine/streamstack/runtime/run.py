@@ -265,7 +265,7 @@ class Run:
 
     @property
     def has_after(self) -> bool:
-        return bool(self.afters)
+        return any(not each.outcomes for each in self.afters)
 
     async def finish(self, outcome: str) -> None:
         """Run what `after` registered, in that order. A failure is logged and hinders none of the others."""

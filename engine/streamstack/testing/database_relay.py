@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 #: Codes that a client sends in the place of a protocol version (PostgreSQL 18, section 54.7).
 _SSL_REQUEST: Final = 80_877_103
@@ -28,11 +28,13 @@ class DatabaseRelay:
 
     Args:
         lost_at: The statement at which its connection is reset, counted from 1; 0 is none.
+        done: The database gets that statement, and only its answer is lost.
         gone: Connections are refused from then on.
     """
 
-    def __init__(self, lost_at: int = 0, *, gone: bool = False) -> None:
+    def __init__(self, lost_at: int = 0, *, done: bool = False, gone: bool = False) -> None:
         self.statements = 0
+        self._done = done
         self._lost_at = lost_at
         self._gone = gone
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
@@ -89,10 +91,16 @@ class DatabaseRelay:
                 while True:
                     head = await reader.readexactly(5)
                     message = head + await reader.readexactly(int.from_bytes(head[1:], "big") - 4)
-                    if head[:1] in _ENDS and self._is_lost():
-                        _reset(writer)
-                        break
-                    requests.write(message)
+                    if not (head[:1] in _ENDS and self._is_lost()):
+                        requests.write(message)
+                        continue
+                    back.cancel()
+                    await asyncio.wait((back,))
+                    if self._done:
+                        requests.write(message)
+                        await answers.read(1)
+                    _reset(writer)
+                    break
             finally:
                 back.cancel()
                 requests.close()
@@ -124,8 +132,9 @@ class DatabaseRelay:
 def _place(address: Mapping[str, Any]) -> tuple[str, int]:
     """Return the host, or the folder of the socket, and the port of a database."""
     url = urlsplit(address.get("dsn") or "")
-    host = address.get("host") or unquote(url.hostname or "") or "localhost"
-    return str(host), int(address.get("port") or url.port or _PORT)
+    query = dict(parse_qsl(url.query))
+    host = address.get("host") or query.get("host") or unquote(url.hostname or "") or "localhost"
+    return str(host), int(address.get("port") or query.get("port") or url.port or _PORT)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -36,6 +36,8 @@ _MOST_PLACES: Final = 40
 _FEW_PLACES: Final = 3
 #: Seconds of the test's time in which an upstream must be closed whose client has left.
 _CLOSED_WITHIN: Final = 1.0
+#: Seconds that a client is away before it resumes, at most.
+_LONGEST_AWAY: Final = 10.0
 #: Seconds between the reads of a slow client.
 _READ_DELAY: Final = 0.05
 #: Seconds of the test's time after which clients leave that wait for longer than without a fault.
@@ -57,6 +59,8 @@ _DELAY: Final = 0.123
 #: Functions whose chunks come in an order that depends on times.
 _CONCURRENT: Final = frozenset({"parallel", "streams.merge"})
 _TIMED: Final = frozenset({"streams.interval", "streams.window", "streams.changes", "streams.batch", "db.listen"})
+_CHOOSING: Final = frozenset({"if", "switch", "streams.filter", "streams.take", "break", "continue", "return"})
+_GATHERING: Final = frozenset({"streams.split"})
 #: Parameters by which an author says what is done about a failure, unless they are constant and one of these.
 _HANDLERS: Final = {
     "catch": (),
@@ -122,8 +126,9 @@ def sweep(
         return run_case(project, case, databases, folder, injection)
 
     happy = run(case, Injection())
-    if happy.failure or check(case, happy):
-        found.broken.append(Broken("no fault", ("the test passes, and fails when it is repeated",), ""))
+    if failures := check(case, happy):
+        reason = f"the test passes, and fails when it is repeated: {failures[0].message}"
+        found.broken.append(Broken("no fault", (reason,), ""))
         return found
     judge = _Judge(project, case, happy, run(_shifted(case), Injection()))
     patience = max((answer.ended for answer in happy.answers), default=0.0) + _PATIENCE
@@ -164,7 +169,10 @@ def scenarios(case: Case, happy: Observation) -> Iterator[Scenario]:
         if case.exchanges[index].client == CaseClient(background=case.exchanges[index].client.background):
             yield from _of_client(case, index, answer)
     for number in _places(happy.statements + 1, _MOST_PLACES)[1:]:
-        yield Scenario(f"break the connection at statement {number}", "database", Injection(statement=number))
+        name = f"break the connection before statement {number}"
+        yield Scenario(name, "database", Injection(statement=number))
+        name = f"break the connection after statement {number}"
+        yield Scenario(name, "database", Injection(statement=number, done=True))
         name = f"lose the database at statement {number}"
         yield Scenario(name, "database", Injection(statement=number, gone=True))
 
@@ -210,6 +218,12 @@ def _of_client(case: Case, index: int, answer: Answer) -> Iterator[Scenario]:
     if "X-Stream-Id" in answer.headers:
         for count in _places(len(answer.chunks) + 1, _MOST_PLACES)[1:]:
             yield scenario(f"resume{whose} after {_counted(count, 'chunk')}", "resume", resume_after=count)
+            away = min(
+                answer.chunks[min(count + 1, len(answer.chunks) - 1)].at - answer.chunks[count - 1].at, _LONGEST_AWAY
+            )
+            if away > 0:
+                name = f"resume{whose} after {_counted(count, 'chunk')} and {away:g} s"
+                yield scenario(name, "resume", resume_after=count, resume_delay=away)
 
 
 def _refusal(case: Case, status: int) -> Respond:
@@ -244,14 +258,20 @@ class Facts:
         handles: Its steps do something about failures, so a run may complete although something failed.
         concurrent: The order of its chunks depends on times.
         timed: What its chunks are depends on times.
+        chooses: It may pass over items.
+        gathers: What was gathered of a chunk is sent when the run fails.
         outlives: The run goes on when the client has left.
+        first: Seconds to the first chunk, at most; 0 is no limit.
         silence: Seconds between two chunks, at most; 0 is no limit.
     """
 
     handles: bool = False
     concurrent: bool = False
     timed: bool = False
+    chooses: bool = False
+    gathers: bool = False
     outlives: bool = False
+    first: float = 0.0
     silence: float = 0.0
 
     @classmethod
@@ -265,7 +285,10 @@ class Facts:
             handles=any(map(_handles, steps)),
             concurrent=bool(names & _CONCURRENT) or any("concurrency" in step.arguments.given for step in steps),
             timed=bool(names & _TIMED),
+            chooses=bool(names & _CHOOSING) or any(step.when is not None for step in steps),
+            gathers=bool(names & _GATHERING),
             outlives=endpoint.streaming.on_disconnect == "finish" or endpoint.streaming.resume is not None,
+            first=endpoint.streaming.first_chunk_timeout,
             silence=endpoint.streaming.idle_timeout,
         )
 
@@ -293,6 +316,7 @@ class _Happy:
     volatile: frozenset[tuple[int, str]]
     stable: bool
     comparable: bool = True
+    paced: bool = False  # by the body of the request, which a client that leaves at once sends at once
 
     @classmethod
     def of(cls, answer: Answer, other: Answer | None, facts: Facts) -> _Happy:
@@ -342,7 +366,7 @@ class _Happy:
     def begins_with_chunk(self, index: int, chunk: Chunk) -> bool:
         """Tell whether a chunk is the one at this place, or its beginning: what was gathered when the run failed."""
         ours = self.answer.chunks[index]
-        return self.same(index, chunk) or ours.text.startswith(chunk.text)
+        return self.same(index, chunk) or (self.facts.gathers and ours.text.startswith(chunk.text))
 
     def equals(self, answer: Answer) -> bool:
         """Tell whether an answer has all chunks of this, and no other."""
@@ -375,7 +399,7 @@ class _Judge:
             request = case.exchanges[index].request
             facts = Facts.of(edition.endpoint(request.method, request.path), edition.checked.project)
             second = other.answers[index] if index < len(other.answers) and not other.failure else None
-            self._exchanges.append(_Happy.of(answer, second, facts))
+            self._exchanges.append(replace(_Happy.of(answer, second, facts), paced=request.pieces is not None))
         shown = b"".join(bytes(answer.body) + repr(answer.headers).encode() for answer in happy.answers)
         texts = [
             *_INTERNAL,
@@ -397,12 +421,13 @@ class _Judge:
                 # What the client of one request gets may depend on what became of another one.
                 happy = replace(happy, comparable=False)  # noqa: PLW2901  (the same, with less to compare)
             yield from self._status(answer, end)
-            yield from self._end(scenario, happy, answer, end)
+            yield from self._end(scenario, happy, answer, seen)
             yield from self._chunks(scenario, happy, answer, end)
             yield from self._texts(happy, answer, end)
             yield from self._silence(scenario, happy, answer)
         yield from self._upstreams(scenario, seen)
         yield from self._afters(seen)
+        yield from self._rows(seen)
         yield from self._log(seen)
         grown, self._peak = _peak() - self._peak, max(self._peak, _peak())
         if grown > self._limit:
@@ -418,8 +443,9 @@ class _Judge:
         elif answer.status >= 400 and answer.status != end.error.status:
             yield f"the status is {answer.status}, and that of the error ({end.error.code}) is {end.error.status}"
 
-    def _end(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
+    def _end(self, scenario: Scenario, happy: _Happy, answer: Answer, seen: Observation) -> Iterator[str]:
         """Find a failed stream that looks finished, a completed one that does not, and a failure that was swallowed."""
+        end = seen.end_of(answer)
         if answer.left or end is None:
             return
         if answer.status is None:
@@ -430,11 +456,16 @@ class _Judge:
                 yield f"the run is {end.outcome}, and the answer has an end marker"
             elif answer.whole and answer.error is None:
                 yield f"the run is {end.outcome}, and the answer ends as if it was complete"
+            elif answer.error is None and answer.format in _CHUNKED:
+                yield f"the run is {end.outcome}, and the client was not told"
         if end.outcome == "completed":
             if answer.error is not None and happy.answer.error is None:
                 yield "the run is completed, and the client got an error"
             elif not answer.whole or (happy.comparable and happy.ends_with_marker and answer.done is MISSING):
                 yield f"the run is completed, and the answer does not look so: {answer.failure or 'no end marker'}"
+            elif scenario.kind == "invalid" and happy.is_kept and not happy.facts.chooses and happy.equals(answer):
+                if len(seen.calls) == len(self._happy.calls):  # else it was tried again
+                    yield from self._passed_over(scenario)
             elif happy.is_kept and not happy.equals(answer):
                 if scenario.kind == "invalid" and len(answer.chunks) >= len(happy.answer.chunks):
                     return  # data that is passed on as it is can't be invalid
@@ -442,6 +473,12 @@ class _Judge:
                     f"the run is completed, and the chunks are not those of the run without a fault: "
                     f"{len(answer.chunks)} instead of {len(happy.answer.chunks)}"
                 )
+
+    def _passed_over(self, scenario: Scenario) -> Iterator[str]:
+        """Find an invalid event before others that have all been sent on."""
+        for number, fault in scenario.injection.answers.items():
+            if fault.invalid_after is not None and self._happy.calls[number - 1].events > fault.invalid_after + 1:
+                yield "the run is completed, and the invalid event has left no trace"
 
     def _chunks(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
         """Find chunks that the run without a fault has not; and ones that a resumed stream lacks without a gap."""
@@ -468,6 +505,9 @@ class _Judge:
 
     def _silence(self, scenario: Scenario, happy: _Happy, answer: Answer) -> Iterator[str]:
         """Find a stream that is silent for longer than its `idleTimeout`."""
+        first = answer.chunks[0].at if answer.chunks else answer.ended
+        if happy.facts.first and first > happy.facts.first + _CLOSED_WITHIN:
+            yield f"no chunk comes for {first:g} s, and the `firstChunkTimeout` is {happy.facts.first:g} s"
         if not answer.chunks or not happy.facts.silence or scenario.kind == "slow":
             return
         times = [*(chunk.at for chunk in answer.chunks), answer.ended]
@@ -487,17 +527,13 @@ class _Judge:
             late = sent is not None and call.arrived is not None and call.arrived > sent
             if late and call.method not in _REPEATABLE and asked[_repetition(call)] > self._asked[_repetition(call)]:
                 yield f"call {call.number} ({call.method} {call.url.host}) is repeated after the first chunk"
-        if scenario.kind != "leave":
+        if any(happy.facts.outlives for happy in self._exchanges):
             return
-        for index in scenario.injection.clients:
-            answer, facts = seen.answers[index], self._exchanges[index].facts
-            if facts.outlives or not answer.left:
-                continue
-            left = answer.began + answer.ended
-            for call in seen.calls:
-                until = call.ended if call.closed is None else call.closed
-                if call.arrived is not None and call.arrived <= left and (until or left) > left + _CLOSED_WITHIN:
-                    yield f"call {call.number} ({call.url.host}) goes on when the client has left"
+        over = max((each.began + each.ended for each in seen.answers), default=0.0)
+        for call in seen.calls:
+            until = call.ended if call.closed is None else call.closed
+            if call.arrived is not None and call.arrived <= over and (until or over) > over + _CLOSED_WITHIN:
+                yield f"call {call.number} ({call.url.host}) goes on when the answer is over, or the client has left"
 
     def _afters(self, seen: Observation) -> Iterator[str]:
         """Find what did not run `after` once, or with an outcome that the client did not see."""
@@ -512,6 +548,15 @@ class _Judge:
             if own is not None and (reason := _outcome_differs(happy, answer, own)):
                 yield f"{reason}, and the outcome is {own.outcome}"
 
+    def _rows(self, seen: Observation) -> Iterator[str]:
+        """Find rows that were written twice."""
+        if any(happy.facts.handles for happy in self._exchanges):
+            return
+        for ours, theirs in zip(self._happy.rows, seen.rows, strict=False):
+            for expected, found in zip(ours, theirs, strict=False):
+                if isinstance(expected, list) and isinstance(found, list) and len(found) > len(expected):
+                    yield f"the database has {len(found)} rows instead of {len(expected)}"
+
     def _log(self, seen: Observation) -> Iterator[str]:
         """Find failures inside the engine."""
         for end in seen.ends.values():
@@ -525,9 +570,9 @@ class _Judge:
 def _outcome_differs(happy: _Happy, answer: Answer, end: RunEnd) -> str:
     """Return what a client saw that does not go with the outcome of the run."""
     if answer.left:
-        if end.outcome == "cancelled" and happy.facts.outlives and end.error is None:
-            return "the run goes on without its client"
-        return "" if end.outcome != "failed" or end.error is not None else "the client has left"
+        goes_on = any(chunk.at > answer.ended + _CLOSED_WITHIN for chunk in happy.answer.chunks)
+        early = goes_on and happy.comparable and not happy.facts.outlives and not happy.paced
+        return "the client has left" if early and end.outcome == "completed" else ""
     if answer.error is not None and happy.answer.error is None and end.outcome == "completed":
         return "the client got an error"
     if answer.done is not MISSING and answer.error is None and end.outcome != "completed":

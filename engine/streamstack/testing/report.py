@@ -108,6 +108,8 @@ def summary(results: Sequence[Result], seconds: float) -> str:
     failed = sum(not each.passed for each in results)
     passed = len(results) - failed
     text = f"{passed} {'test' if passed == 1 else 'tests'} passed"
+    if faults := sum(each.faults for each in results):
+        text += f", with {faults} {'fault' if faults == 1 else 'faults'}"
     return f"{text}, {failed} failed in {seconds:.1f} s" if failed else f"{text} in {seconds:.1f} s"
 
 

@@ -58,6 +58,7 @@ class Injection:
         answers: Faults of upstreams' answers, by the number of the call.
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
+        done: The database gets that statement, and only its answer is lost.
         gone: The database stays away after that.
         patience: Seconds after which clients leave whose answers have not ended.
     """
@@ -65,6 +66,7 @@ class Injection:
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
+    done: bool = False
     gone: bool = False
     patience: float | None = None
 
@@ -234,7 +236,9 @@ class _Trial:
             )
             if self.case.rows or self.case.sql:
                 await self._default(opened, context).fill(self.case.sql, self.case.rows)
-            relay = await stack.enter_async_context(DatabaseRelay(injection.statement, gone=injection.gone))
+            relay = await stack.enter_async_context(
+                DatabaseRelay(injection.statement, done=injection.done, gone=injection.gone)
+            )
             if self.injection is not None:
                 for name in context.databases:
                     opened[name].relay = relay.route

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final
 
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
-from streamstack.language.cases import Case, CaseFile
+from streamstack.language.cases import FAULTS, Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
+from streamstack.testing.faults import sweep
 from streamstack.testing.mutants import Trial, Verdict, trials, try_out
 from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
@@ -49,6 +52,7 @@ class Result:
         uncalled: The places of upstreams that were never called.
         observed: What `--update` is to write of each of its exchanges.
         hits: How often the probes of its project were reached, by number.
+        faults: How many faults it was repeated with.
     """
 
     file: str
@@ -59,6 +63,7 @@ class Result:
     uncalled: tuple[Mark, ...] = ()
     observed: tuple[Mapping[str, Any], ...] = ()
     hits: Mapping[int, int] = field(default_factory=dict)
+    faults: int = 0
 
     @property
     def passed(self) -> bool:
@@ -162,14 +167,23 @@ def _test_files(path: Path, checked: Checked) -> list[Path]:
 
 @dataclass(slots=True)
 class Session:
-    """What tests run with: a folder of their own, and a database server where they need one."""
+    """What tests run with.
+
+    Args:
+        folder: A folder of their own.
+        server: The server of their databases.
+        faults: The faults that passing tests are repeated with, beside those that they name themselves.
+        fault: The name of the only fault that they are repeated with.
+    """
 
     folder: Path
     server: TestServer
+    faults: frozenset[str] = frozenset()
+    fault: str | None = None
     _databases: TestDatabases | None = None
 
     def run(self, test: Test, limit: float | None = None) -> Result:
-        """Run a test, for at most ``limit`` seconds, and compare."""
+        """Run a test and compare, then repeat it with its faults; with a ``limit`` in seconds, without faults."""
         if self._databases is None:
             self._databases = TestDatabases(self.server)
         probes = test.project.probes
@@ -180,7 +194,26 @@ class Session:
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
-        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
+        return result if failures or limit is not None else self._sweep(test, result, self._databases)
+
+    def _sweep(self, test: Test, result: Result, databases: TestDatabases) -> Result:
+        """Repeat a test that passes with its faults."""
+        kinds = self.faults_of(test.case)
+        if not kinds:
+            return result
+        began = perf_counter()
+        swept = sweep(test.project, test.case, databases, self.folder, file=test.file, kinds=kinds, only=self.fault)
+        failures = tuple(
+            Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
+            for each in swept.broken
+        )
+        seconds = result.seconds + perf_counter() - began
+        return replace(result, failures=failures, faults=swept.count, seconds=seconds)
+
+    def faults_of(self, case: Case) -> frozenset[str]:
+        """Return the faults that a test is repeated with."""
+        return frozenset(FAULTS) if self.fault is not None else self.faults | case.faults
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
@@ -198,14 +231,24 @@ class Session:
 
 
 @contextmanager
-def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
+def open_session(
+    suite: Suite, database: str | None, *, faults: Iterable[str] = (), fault: str | None = None
+) -> Iterator[Session]:
     """Open what the tests of a suite run with, and remove it.
 
-    ``database`` is the URL of a server for their databases, None for an embedded one. Raises EmbeddedError.
+    Args:
+        suite: The tests.
+        database: The URL of a server for their databases, None for an embedded one.
+        faults: The faults that all tests are repeated with.
+        fault: The name of the only fault that they are repeated with.
+
+    Raises:
+        EmbeddedError: The embedded database can't start.
     """
     folder = Path(tempfile.mkdtemp(prefix="streamstack-test-"))
     settings = (each for test in suite.tests for each in test.project.checked.settings.databases.values())
-    session = Session(folder, TestServer(database, next((each.bin for each in settings if each.bin), None)))
+    server = TestServer(database, next((each.bin for each in settings if each.bin), None))
+    session = Session(folder, server, frozenset(faults), fault)
     try:
         if any(test.project.may_use_database(test.case) for test in suite.tests):
             session.server.start()  # before processes are forked, which share it
@@ -218,6 +261,8 @@ def open_session(suite: Suite, database: str | None) -> Iterator[Session]:
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
     tests = suite.tests
+    if jobs is None and any(session.faults_of(each.case) for each in tests):
+        jobs = os.cpu_count()  # a sweep takes so long that each test is worth a process
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
         with suppress(UnservableError, ValueError):  # which are that test's failure
             test.project.edition(test.case.env)  # once, before processes are forked
