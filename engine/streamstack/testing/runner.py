@@ -23,6 +23,7 @@ from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
+from streamstack.server.deadlines import LoopFaults
 from streamstack.server.endpoints import UnservableError, make_cors
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
@@ -204,6 +205,7 @@ class _Trial:
     record: bool = False
 
     async def run(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(LoopFaults())
         async with AsyncExitStack() as stack:
             upstreams = await stack.enter_async_context(self._upstreams())
             self.seen.calls = upstreams.calls
