@@ -22,7 +22,7 @@ SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
 
 @pytest.mark.parametrize("example", EXAMPLES)
 async def test_an_example_gives_what_it_says(example: Example, request: pytest.FixtureRequest) -> None:
-    """The declaration's example is loaded, run and compared: with probes for coverage, and without."""
+    """The declaration's example is loaded, run and compared: with probes and mutants, and without."""
     if "db." in example.stack:
         url: str = request.getfixturevalue("postgres")
         databases = {"main": Database(url=url)}
@@ -31,7 +31,7 @@ async def test_an_example_gives_what_it_says(example: Example, request: pytest.F
         async with example_upstream() as http:
             outcome = await run_stack(example.stack, example.inputs, http=http)
     else:
-        _compare(example, await run_stack(example.stack, example.inputs, probes=Probes()))
+        _compare(example, await run_stack(example.stack, example.inputs, probes=Probes(mutates=True)))
         outcome = await run_stack(example.stack, example.inputs)
     _compare(example, outcome)
 

@@ -21,11 +21,12 @@ from streamstack.language.findings import write_text
 from streamstack.language.project import display_name
 from streamstack.testing import fixtures
 from streamstack.testing.coverage import Coverage
+from streamstack.testing.mutants import Verdict, report
 from streamstack.testing.report import Report, write_junit
-from streamstack.testing.suite import Result, Suite, open_session, read_suite, run_suite
+from streamstack.testing.suite import Result, Session, Suite, open_session, read_suite, run_mutants, run_suite
 
 #: Seconds between looks at the files.
-_LOOK: Final = 0.3
+_POLL: Final = 0.3
 _NO_TESTS: Final = """\
 no tests found in {paths}. Write one into a file beside the definition, for example hello.test.yaml:
 
@@ -60,6 +61,11 @@ no tests found in {paths}. Write one into a file beside the definition, for exam
     "--coverage-xml",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the coverage as Cobertura's XML, in which each step is a line.",
+)
+@click.option(
+    "--mutate",
+    is_flag=True,
+    help="Change one step, condition or constant of the definitions at a time, and show what no test notices.",
 )
 @click.option(
     "--jobs",
@@ -116,6 +122,7 @@ class _Command:
     fault: str | None
     coverage: bool
     coverage_xml: Path | None
+    mutate: bool
     jobs: int | None
     database: str | None
     _report: Report = field(default_factory=lambda: Report(Console(), Console(stderr=True)))
@@ -131,11 +138,15 @@ class _Command:
             return FOUND
         if not suite.files:
             return None
-        results = self._results(suite)
-        self._report.failures(results)
-        self._report.notes(results)
-        if self.coverage or self.coverage_xml is not None:
-            self._show_coverage(suite.coverage(results))
+        faults = FAULTS if self.faults else ()
+        with open_session(suite, self.database, faults=faults, fault=self.fault) as session:
+            results = self._results(suite, session)
+            self._report.failures(results)
+            self._report.notes(results)
+            if self.coverage or self.coverage_xml is not None:
+                self._show_coverage(suite.coverage(results))
+            if self.mutate:
+                click.echo("\n".join(report(self._verdicts(suite, results, session))))
         self._report.summary(results, perf_counter() - began)
         if self.fault is not None and not any(each.faults for each in results):
             click.echo(f"no test that passes has the fault `{self.fault}`: `--faults` tries all there are", err=True)
@@ -143,6 +154,16 @@ class _Command:
         if self.junit is not None:
             write_junit(results, self.junit)
         return CLEAN if all(each.passed for each in results) else FOUND
+
+    def update(self) -> int | None:
+        """Write what the tests observe into their files, then run them."""
+        suite = self._read()
+        if not suite.failed:
+            with open_session(suite, self.database) as session:
+                results = self._results(suite, session)
+            for path in suite.update(results):
+                click.echo(f"{display_name(path)}: updated")
+        return self.run()
 
     def record(self) -> None:
         """Run the tests with real upstreams, and write what these answer into fixtures."""
@@ -157,30 +178,22 @@ class _Command:
         if not lines:
             click.echo("nothing to record: upstreams of the tests answer all calls")
 
-    def update(self) -> int | None:
-        """Write what the tests observe into their files, then run them."""
-        suite = self._read()
-        if not suite.failed:
-            for path in suite.update(self._results(suite)):
-                click.echo(f"{display_name(path)}: updated")
-        return self.run()
-
     def _read(self) -> Suite:
         self._folders |= {each if each.is_dir() else each.parent for each in self.paths}
         self._stamps = _stamps(self._folders)
-        suite = read_suite(self.paths, counts=self.coverage or self.coverage_xml is not None)
+        suite = read_suite(self.paths, counts=self.coverage or self.coverage_xml is not None, mutates=self.mutate)
         self._folders |= set(suite.projects)
         if self.pattern is not None:
             suite.select(self.pattern)
         return suite
 
-    def _results(self, suite: Suite) -> list[Result]:
-        faults = FAULTS if self.faults else ()
-        with open_session(suite, self.database, faults=faults, fault=self.fault) as session:
-            running = run_suite(suite, session, self.jobs)
-            with self._report.follow(running, len(suite.tests)) as followed:
-                results = list(followed)
-        return sorted(results, key=lambda each: each.mark)
+    def _results(self, suite: Suite, session: Session) -> list[Result]:
+        running = run_suite(suite, session, self.jobs)
+        with self._report.follow(running, len(suite.tests)) as followed:
+            return sorted(followed, key=lambda each: each.mark)
+
+    def _verdicts(self, suite: Suite, results: list[Result], session: Session) -> list[Verdict]:
+        return list(run_mutants(suite, results, session, self.jobs))
 
     def _show_coverage(self, coverage: Coverage) -> None:
         if self.coverage:
@@ -192,7 +205,7 @@ class _Command:
         """Wait until a file of the projects changes."""
         click.echo("waiting for changes; Ctrl-C ends", err=True)
         while _stamps(self._folders) == self._stamps:
-            sleep(_LOOK)
+            sleep(_POLL)
 
 
 def _stamps(folders: Iterable[Path]) -> dict[str, tuple[int, int]]:

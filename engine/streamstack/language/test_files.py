@@ -186,14 +186,14 @@ class TestFileReader(SettingsReader):
 
     def choose(self, node: nodes.Mapping, names: tuple[str, ...], name: str, *, required: bool = False) -> bool:
         """Report keys that exclude one another, or that all of them are missing; return whether neither is so."""
-        given = [key for key, value in node.items if key.text in names and not is_null(value)]
+        present = [key for key, value in node.items if key.text in names and not is_null(value)]
         owner, words = f"`{name}`" if name else self.title, listed(f"`{each}`" for each in names)
-        for key in given[1:]:
-            message = f"{owner} takes {words}, not both `{given[0].text}` and `{key.text}`"
+        for key in present[1:]:
+            message = f"{owner} takes {words}, not both `{present[0].text}` and `{key.text}`"
             self.refuse(key.mark, message, code="conflicting-parameters")
-        if required and not given:
+        if required and not present:
             self.refuse(node.mark, f"{owner} requires {words}", f"add {words}", "missing-parameter")
-        return len(given) == 1 if required else len(given) < 2
+        return len(present) == 1 if required else len(present) < 2
 
 
 def _matcher(value: Value, environment: Mapping[str, str]) -> Callable[[Any], bool]:

@@ -30,6 +30,7 @@ from streamstack.language.sql import assembled, statement_in
 from streamstack.language.values import MISSING, to_text
 from streamstack.runtime.concurrency import BREAK, CONTINUE, Signal
 from streamstack.runtime.faults import Site
+from streamstack.runtime.mutations import Mutator
 from streamstack.runtime.probes import NONE, RUN, SKIPPED, Probes
 from streamstack.runtime.values import ENDLESS
 from streamstack.spec import Binds, Bound, Condition, Nesting, OneOf, StackOf, Type, Variable
@@ -101,11 +102,13 @@ NAMES = frozenset(
     }
 )
 
+#: Functions without mutants: no test has to notice them.
+_UNTESTED = frozenset({"log"})
 #: Python nests at most 20 loops, `try` and `with` in one function; a stack deeper than this gets a function of its own.
 MAX_BLOCKS = 12
 
 
-def _asks_for_source(read: Read) -> bool:
+def _reads_source(read: Read) -> bool:
     """Whether a name read is `loop` with a fact about its source, or `loop` as a whole."""
     return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
@@ -116,6 +119,8 @@ class Code:
     def __init__(self, title: str, *, notes_sending: bool = False, probes: Probes | None = None) -> None:
         self.title = title
         self._probes = probes
+        self._mutator: Mutator | None = None  # of the present step
+        self._conditions: dict[int, str] = {}  # of the present step: their names, by the id of the value
         self.notes_sending = notes_sending  # a step elsewhere asks when the last chunk left (delay)
         self.namespace: dict[str, Any] = {}
         self.step: Step | None = None
@@ -154,7 +159,7 @@ class Code:
         reads = [read for value in values for read in value.reads]
         names = {read.name: self.name(read.name) for read in reads}
         loop = self._loop()
-        if loop is not None and "loop" in names and not any(map(_asks_for_source, reads)):
+        if loop is not None and "loop" in names and not any(map(_reads_source, reads)):
             # The loop may be around this function, which then does not know its source.
             names["loop"] = f"loop_object({loop.index}, None)"
         return Site(self.step, self.section, values, names)
@@ -284,7 +289,26 @@ class Code:
 
     def source(self, value: Value) -> str:
         """Return Python source for a value."""
-        return value.source(self)
+        mutator = self._mutator
+        if mutator is None:
+            return value.source(self)
+        what = self._conditions.get(id(value))
+        if what is None:
+            return mutator.source(value)
+        source = value.source(self) if value.constant is not MISSING else mutator.source(value)
+        return mutator.negate(value.mark, what, source)
+
+    def scalar(self, value: Value, converted: Any) -> str:
+        """Return Python source for a constant value that was converted."""
+        source = self.literal(converted)
+        return source if self._mutator is None else self._mutator.constant(value.mark, converted, source)
+
+    def drops(self, node: Node) -> str | None:
+        """Return the condition that a mutant drops the step; None where there are no mutants."""
+        if self._probes is None or self._mutator is None:
+            return None
+        number = self._probes.mutant(node, node.mark, f"`{node.title}` was dropped")
+        return f"{self.constant(self._probes.active)}[0] == {number}"
 
     # -- functions -----------------------------------------------------------------------------------------
 
@@ -442,8 +466,25 @@ class Code:
             self._probe(self._probes.branch_of(block))
         for node in block.nodes:
             outer, self.step = self.step, node.step
+            around = self._mutator, self._conditions
+            self._mutator, self._conditions = None, {}
+            if self._probes is not None and self._probes.mutates and node.step.function.name not in _UNTESTED:
+                self._mutate(node, self._probes)
             write_step(self, node)
+            self._mutator, self._conditions = around
             self.step = outer
+
+    def _mutate(self, node: Node, probes: Probes) -> None:
+        """Let the values of a step have mutants."""
+        active = f"{self.constant(probes.active)}[0]"
+        self._mutator = Mutator(self, active, lambda mark, change: probes.mutant(node, mark, change))
+        self._conditions = {id(use.value): f"`{use.parameter}`" for use in node.uses if isinstance(use.form, Condition)}
+        for each in node.per_item:
+            declared = node.step.function.by_name.get(each.parameter)
+            if declared is not None and any(isinstance(form, Condition) for form in _forms(declared.type)):
+                self._conditions[id(each.value)] = f"`{each.parameter}`"
+        if node.step.when is not None:
+            self._conditions[id(node.step.when)] = "`when`"
 
     @property
     def has_probes(self) -> bool:
@@ -526,6 +567,17 @@ def write_step(code: Code, node: Node) -> None:
     if node.step.disabled:
         _null_result(code, node)
         return
+    dropped = code.drops(node)
+    if dropped is None:
+        _write_present(code, node)
+        return
+    with code.indented(f"if {dropped}:"):
+        _null_result(code, node)
+    with code.indented("else:"):
+        _write_present(code, node)
+
+
+def _write_present(code: Code, node: Node) -> None:
     if node.step.when is None:
         code.probe(node)
         _write_retried(code, node)
@@ -739,7 +791,10 @@ def _converted(code: Code, bound: Any, value: Value, parameter: Parameter) -> st
         return _statement_source(code, value)
     if value.constant is not MISSING:
         constant = convert_constant(kind, value.constant)
-        return code.source(value) if isinstance(constant, (list, dict)) else code.literal(constant)
+        if isinstance(constant, (list, dict)):
+            return code.source(value)
+        chosen = isinstance(bound, Bound) and bool(bound.choices)
+        return code.literal(constant) if chosen else code.scalar(value, constant)
     source = _url_source(code, value, parameter.name) if kind is Kind.URL else code.source(value)
     convert = _CONVERT.get(kind)
     if kind is Kind.HEADERS and not isinstance(value, ObjectValue):

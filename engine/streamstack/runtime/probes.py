@@ -10,6 +10,7 @@ from typing import Final
 
 from streamstack.errors import Mark
 from streamstack.language.graph import Block, Node
+from streamstack.runtime.mutations import Mutant
 from streamstack.spec import Nesting
 
 #: Stacks that a step may run or not, each a branch of it.
@@ -38,9 +39,16 @@ class Point:
 
 
 class Probes:
-    """Count how often each point is reached. A definition that is compiled again has the same points."""
+    """Count how often each point is reached. A definition that is compiled again has the same points.
 
-    def __init__(self) -> None:
+    With ``mutates``, plans also have mutants: ``active[0]`` is the number of the one that is chosen, -1 for none.
+    """
+
+    def __init__(self, *, mutates: bool = False) -> None:
+        self.mutates = mutates
+        self.mutants: list[Mutant] = []
+        self.active = [-1]
+        self._mutants: dict[Mutant, int] = {}
         self.points: list[Point] = []
         self.hits: list[int] = []
         self._numbers: dict[Point, int] = {}
@@ -59,6 +67,14 @@ class Probes:
         if block.owner is None or block.nesting not in BRANCHES:
             return None
         return self.number(block.owner, block.title)
+
+    def mutant(self, node: Node, mark: Mark, change: str) -> int:
+        """Return the number of a mutant, which is made where it is new."""
+        mutant = Mutant(mark, node.mark, node.path, change)
+        number = self._mutants.setdefault(mutant, len(self.mutants))
+        if number == len(self.mutants):
+            self.mutants.append(mutant)
+        return number
 
     def take(self) -> dict[int, int]:
         """Return how often points were reached since the last call, by number, without those that were not."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,9 +18,11 @@ from streamstack.language.cases import FAULTS, Case, CaseFile
 from streamstack.language.project import Checked, display_name, find_root, find_tests, is_test, read_tests
 from streamstack.language.updates import updated
 from streamstack.runtime.probes import Probes
+from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
 from streamstack.testing.faults import sweep
+from streamstack.testing.mutants import Trial, Verdict, trials, try_out
 from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
@@ -116,10 +118,11 @@ def _paths(case: Case) -> Iterator[str]:
         yield exchange.request.path
 
 
-def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
+def read_suite(paths: Iterable[Path], *, counts: bool = False, mutates: bool = False) -> Suite:
     """Find and read the tests below folders and in files, with the projects they belong to.
 
-    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes.
+    The path of a file of definitions stands for the tests beside it. With ``counts`` the definitions have probes, with
+    ``mutates`` mutants too.
     Raises OSError for what can't be opened, and FileNotFoundError for a path that does not exist.
     """
     suite = Suite()
@@ -129,7 +132,7 @@ def read_suite(paths: Iterable[Path], *, counts: bool = False) -> Suite:
             raise FileNotFoundError(2, "no such file or folder", str(path))
         root = find_root(path)
         if root not in suite.projects:
-            suite.projects[root] = TestProject.read(root, probes=Probes() if counts else None)
+            suite.projects[root] = TestProject.read(root, probes=Probes(mutates=mutates) if counts or mutates else None)
         known = files.setdefault(root, [])
         known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
     for root, project in suite.projects.items():
@@ -159,7 +162,7 @@ class Session:
 
     Args:
         folder: A folder of their own.
-        server: The server of their databases.
+        server: A database server, which is started when a test needs one.
         faults: The faults that passing tests are repeated with, beside those that they name themselves.
         fault: The name of the only fault that they are repeated with.
     """
@@ -170,28 +173,35 @@ class Session:
     fault: str | None = None
     _databases: TestDatabases | None = None
 
-    def run(self, test: Test) -> Result:
-        """Run a test, and compare."""
+    @property
+    def databases(self) -> TestDatabases:
+        """The databases of this process."""
         if self._databases is None:
             self._databases = TestDatabases(self.server)
+        return self._databases
+
+    def run(self, test: Test) -> Result:
+        """Run a test, and compare."""
         probes = test.project.probes
         if probes is not None:
             probes.take()
-        seen = run_case(test.project, test.case, self._databases, self.folder)
+        seen = run_case(test.project, test.case, self.databases, self.folder)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
         result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
-        return result if failures else self._sweep(test, result, self._databases)
+        return result if failures else self._sweep(test, result)
 
-    def _sweep(self, test: Test, result: Result, databases: TestDatabases) -> Result:
+    def _sweep(self, test: Test, result: Result) -> Result:
         """Repeat a test that passes with its faults."""
         kinds = self.faults_of(test.case)
         if not kinds:
             return result
         began = perf_counter()
-        swept = sweep(test.project, test.case, databases, self.folder, file=test.file, kinds=kinds, only=self.fault)
+        swept = sweep(
+            test.project, test.case, self.databases, self.folder, file=test.file, kinds=kinds, only=self.fault
+        )
         failures = tuple(
             Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
             for each in swept.broken
@@ -207,10 +217,8 @@ class Session:
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
-        if self._databases is None:
-            self._databases = TestDatabases(self.server)
         case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
-        return run_case(test.project, case, self._databases, self.folder, record=True)
+        return run_case(test.project, case, self.databases, self.folder, record=True)
 
     def close(self) -> None:
         """Drop the databases, and stop their server if this process has started it."""
@@ -254,8 +262,31 @@ def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Resu
     if jobs is None and any(session.faults_of(each.case) for each in tests):
         jobs = os.cpu_count()  # a sweep takes so long that each test is worth a process
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
-        test.project.edition(test.case.env) if not test.project.errors else None  # once, before processes are forked
+        with suppress(UnservableError, ValueError):  # which are that test's failure
+            test.project.edition(test.case.env)  # once, before processes are forked
     for index, result in run_on_processes(tests, session.run, session.close, jobs):
         test = tests[index]
         died = (Failure(test.case.mark, "the process that ran this test died"),)
         yield result or Result(test.file, test.case.name, test.case.mark, 0.0, died)
+
+
+def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs: int | None) -> Iterator[Verdict]:
+    """Run the tests that reach them with each mutant, and yield what became of it.
+
+    ``results`` are those of the same suite without mutants; tests that failed then notice nothing.
+    """
+    by_mark = {result.mark: result for result in results if result.passed}
+    tests = [test for test in suite.tests if test.case.mark in by_mark and test.project.probes is not None]
+    hits = []
+    for test in tests:
+        result, probes = by_mark[test.case.mark], test.project.probes
+        assert probes is not None
+        hits.append((probes, result.hits, result.seconds))
+    probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
+
+    def run(trial: Trial) -> Verdict:
+        return try_out(trial, lambda index: "" if session.run(tests[index]).passed else tests[index].case.name)
+
+    tried = list(trials(probes_of_all, hits))
+    for index, verdict in run_on_processes(tried, run, session.close, jobs):
+        yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))
