@@ -306,7 +306,7 @@ class Code:
         )
 
     def drops(self, node: Node) -> str | None:
-        """Return the condition that a mutant drops the step; None where there are no mutants."""
+        """Return the condition that a mutant drops the step; None without mutants."""
         if self._probes is None or self._mutator is None:
             return None
         number = self._probes.mutant(node, node.mark, f"`{node.title}` was dropped")
