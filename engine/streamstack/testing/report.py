@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeVar
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
@@ -51,13 +52,15 @@ class Report:
             TextColumn("{task.fields[now]}"),
         )
         shown = self._progress.is_terminal
-        with Progress(*columns, console=self._progress, transient=True, disable=not shown) as progress:
+        # Without a thread that draws it: processes are forked meanwhile.
+        bar = Progress(*columns, console=self._progress, transient=True, disable=not shown, auto_refresh=False)
+        with bar as progress:
             task = progress.add_task(title, total=count, now="")
 
             def followed() -> Iterator[F]:
                 for result in results:
                     failed = "" if result.passed else "[red]failed[/] "
-                    progress.update(task, advance=1, now=failed + result.file)
+                    progress.update(task, advance=1, now=failed + escape(result.file), refresh=True)
                     yield result
 
             yield followed()

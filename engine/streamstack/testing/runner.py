@@ -93,6 +93,7 @@ class Observation:
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
+        faults: Errors that nothing in the server has handled.
         failure: Why the test could not be run.
     """
 
@@ -103,6 +104,7 @@ class Observation:
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
+    faults: list[str] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
 
@@ -205,7 +207,13 @@ class _Trial:
     injection: Injection | None = None
     record: bool = False
 
+    def _note(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        """Record what a task or a callback has left behind: asyncio would log it."""
+        error = context.get("exception")
+        self.seen.faults.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
+
     async def run(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._note)
         async with AsyncExitStack() as stack:
             upstreams = await stack.enter_async_context(self._upstreams())
             self.seen.calls = upstreams.calls

@@ -208,7 +208,7 @@ class Session:
 
     def _sweep(self, test: Test, result: Result) -> Result:
         """Repeat a test with its faults."""
-        kinds = frozenset(FAULTS) if self.fault is not None else self.faults | test.case.faults
+        kinds = self.faults_of(test.case)
         if not kinds:
             return result
         began = perf_counter()
@@ -221,6 +221,10 @@ class Session:
         )
         seconds = result.seconds + perf_counter() - began
         return replace(result, failures=failures, faults=swept.count, seconds=seconds)
+
+    def faults_of(self, case: Case) -> frozenset[str]:
+        """Return the faults that a test is repeated with."""
+        return frozenset(FAULTS) if self.fault is not None else self.faults | case.faults
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
@@ -266,8 +270,8 @@ def open_session(
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
     tests = suite.tests
-    if jobs is None and (session.faults or session.fault or any(each.case.faults for each in tests)):
-        jobs = os.cpu_count()  # a test with its faults takes long enough
+    if jobs is None and any(session.faults_of(each.case) for each in tests):
+        jobs = os.cpu_count()  # a sweep takes so long that each test is worth a process
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
         with suppress(UnservableError, ValueError):  # which are that test's failure
             test.project.edition(test.case.env)  # once, before processes are forked
