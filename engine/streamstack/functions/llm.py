@@ -454,8 +454,8 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
     message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
     `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400: the
-    client sent messages that are not a conversation, or a file that is neither image nor document). `retry` applies
-    up to the first item.
+    client sent messages that are not a conversation, or a file that is neither an image nor a document). `retry`
+    applies up to the first item.
     """
     call = _resolve(run, provider, model, base_url, api_key)
     layers = (call.options, options or {})

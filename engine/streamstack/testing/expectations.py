@@ -48,6 +48,7 @@ def check(case: Case, seen: Observation) -> list[Failure]:
         found += _Check(case, exchange, answer, seen, seen.rows[index] if index < len(seen.rows) else []).all()
     found += _unanswered(case, seen)
     found += _failed_afters(case, seen)
+    found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.faults)
     return found
 
 
@@ -211,11 +212,12 @@ class _Check:
 
     def _headers(self) -> Iterator[Failure]:
         for name, expected in self._expect.headers.items():
-            actual = self._answer.headers.get(name)
+            found = self._answer.headers.getall(name, [])
+            actual: Any = found if isinstance(expected, list) else ", ".join(found)
             if expected is None:
-                if actual is not None:
+                if found:
                     yield self._fail("headers", f"header `{name}`: expected none, received {shown(actual)}")
-            elif reason := differs(expected, MISSING if actual is None else actual):
+            elif reason := differs(expected, actual if found else MISSING):
                 yield self._fail("headers", f"header `{name}`: {reason}")
 
     def _texts(self) -> Iterator[Failure]:
