@@ -864,7 +864,7 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
         now=merged.get("now"),
         seed=merged.get("seed", 0),
         real_time=merged.get("time") == "real",
-        faults=merged.get("faults", frozenset()),
+        faults=merged.get("faults"),
     )
 
 

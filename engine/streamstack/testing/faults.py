@@ -236,6 +236,8 @@ def _places(count: int, most: int) -> list[int]:
     """Return the numbers from 0 below a count; of too many, some at equal distances, with the first and the last."""
     if count <= most:
         return list(range(count))
+    if count > 10 * most:
+        most = max(2, most // 4)  # the runs are long
     return sorted({round(number * (count - 1) / (most - 1)) for number in range(most)})
 
 
