@@ -266,3 +266,56 @@ def test_prose_is_plain_technical_english(folder: str) -> None:
         for match in _PRIVATE.finditer(_NAMED.sub("", text))
     ]
     assert "\n".join(found) == ""
+
+
+#: Parts of names that say nothing to a reader who has built servers, or are the words of a person.
+_PRIVATE_NAMES = frozenset(
+    [
+        "told",
+        "tell",
+        "tells",
+        "telling",
+        "given",
+        "asked",
+        "asks",
+        "kept",
+        "anew",
+        "let",
+        "lets",
+        "whoever",
+        "whomever",
+        "nobody",
+        "somebody",
+        "breathe",
+        "heed",
+        "hurry",
+        "bury",
+        "lives",
+        "heart",
+    ]
+)
+
+
+def _named_in(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield what a module gives names to: definitions, parameters, variables, attributes, renamed imports."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.arg(arg=name):
+                yield node.lineno, name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case ast.alias(asname=str(name)):
+                yield node.lineno, name
+
+
+def test_names_are_terms_of_the_field() -> None:
+    """No class, function, parameter, variable or attribute of the engine has a private word in its name."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in MODULES
+        for line, name in _named_in(ast.parse(path.read_text("utf-8")))
+        if {part.lower() for part in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)} & _PRIVATE_NAMES
+    ]
+    assert "\n".join(found) == ""

@@ -212,8 +212,8 @@ class RunError(Exception):
         named = f" ({details['database']})" if details.get("database") else ""
         words = [details.get("message"), details.get("detail"), details.get("hint")]
         # A row that failed, with whatever it holds, is for `error.details` and not for the log.
-        told = [str(each) for each in words if each and not str(each).startswith("Failing row")]
-        return ": ".join([self.message + named, "; ".join(told)]) if told else self.message
+        shown = [str(each) for each in words if each and not str(each).startswith("Failing row")]
+        return ": ".join([self.message + named, "; ".join(shown)]) if shown else self.message
 
     @property
     def public(self) -> str:

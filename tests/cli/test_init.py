@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import re
 import subprocess
 import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-from streamstack.cli import COMMANDS, main
+from streamstack.cli import main
 from streamstack.cli.init import TEMPLATES, project_files
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
+from streamstack.server.app import serving_locally
 from tests.documents import read_page
-from tests.server.processes import serving
 
 ROOT = Path(__file__).parent.parent.parent
 FILES = {
@@ -33,11 +37,11 @@ FILES = {
     "streamstack.yaml",
 }
 #: A request of each template, a part of its answer, and how many chunks it has at least.
-REQUESTS = {
-    "chat": ("POST", "/api/chat", b'{"message": "Hello"}', b"Hello", 40),
-    "data": ("GET", "/api/products", b"", b'"name":"Chair"', 3),
-    "dashboard": ("GET", "/api/dashboard?count=5", b"", b'"service":"shop"', 5),
-    "webhook": ("GET", "/api/orders", b"", b"event: done", 1),
+REQUESTS: dict[str, tuple[str, str, Any, bytes, int]] = {
+    "chat": ("POST", "/api/chat", {"message": "Hello"}, b"Hello", 40),
+    "data": ("GET", "/api/products", None, b'"name":"Chair"', 3),
+    "dashboard": ("GET", "/api/dashboard?count=5", None, b'"service":"shop"', 5),
+    "webhook": ("GET", "/api/orders", None, b"event: done", 1),
 }
 
 
@@ -70,27 +74,21 @@ def test_project_is_complete_and_valid(template: str, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-async def test_project_streams(
-    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    """Served as it is written; the first chunk arrives long before the last."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("MEASURE_EVERY", "50ms")
-    if template in ("data", "webhook"):
-        monkeypatch.setenv("DATABASE_URL", request.getfixturevalue("postgres"))
+def test_project_streams(template: str, tmp_path: Path, postgres: str) -> None:
+    """Served as it is written; the chunks arrive apart."""
     run("init", tmp_path, "--template", template)
     method, path, body, part, count = REQUESTS[template]
+    checked = read_project(tmp_path / "definitions", REGISTRY, {"DATABASE_URL": postgres, "MEASURE_EVERY": "50ms"})
+    assert checked.findings == []
     times, chunks = [], []
-    async with serving(tmp_path / "definitions") as server:
-        client = await server.connect()
-        head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        client.ask(path, method, extra=head)
-        client.writer.write(body)
-        assert b" 200 " in await client.head()
-        while data := await client.chunk():
+    with (
+        serving_locally(checked, checked.environment) as address,
+        httpx.stream(method, address + path, json=body, trust_env=False) as reply,
+    ):
+        assert reply.status_code == 200
+        for data in reply.iter_raw():
             times.append(perf_counter())
             chunks.append(data)
-        client.close()
     assert part in b"".join(chunks)
     assert b"event: done" in chunks[-1]
     assert b"".join(chunks).count(b"data: ") > count - 1
@@ -172,17 +170,15 @@ def test_wheel_has_the_templates(tmp_path: Path) -> None:
     assert wanted <= set(zipfile.ZipFile(wheel).namelist())
 
 
-@pytest.mark.skipif("test" not in COMMANDS, reason="`streamstack test` is not built yet")
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_project_passes_its_tests(template: str, tmp_path: Path) -> None:
+def test_project_passes_its_tests(template: str, tmp_path: Path, postgres: str) -> None:
     """Those that `init` writes."""
     run("init", tmp_path, "--template", template)
-    command = [sys.executable, "-c", "from streamstack.cli import main; main()", "test"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = run("test", tmp_path / "definitions", "--database", postgres)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^[2-9] tests passed in", result.output, re.MULTILINE)
 
 
-@pytest.mark.skipif("test" not in COMMANDS, reason="`streamstack test` is not built yet")
 def test_tutorial_changes_and_tests_the_project(tmp_path: Path) -> None:
     """A change of the endpoint fails two tests; with what the page says to expect, they pass again."""
     run("init", tmp_path)

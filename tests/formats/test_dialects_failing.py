@@ -79,7 +79,7 @@ async def test_a_whole_answer_keeps_its_status_however_late_it_fails(dialect: st
 )
 async def test_types_of_errors(status: int, openai: str, anthropic: str) -> None:
     """Each status has its type in each dialect."""
-    error = RunError("own", "told", status=status)
+    error = RunError("own", "a message", status=status)
     for dialect, kind in (("openai", openai), ("anthropic", anthropic)):
         reply = await say(dialect, error)
         assert (reply.status, json.loads(reply.body)["error"]["type"]) == (status, kind)
@@ -122,8 +122,8 @@ async def test_content_without_words_in_a_dialect(dialect: str, content: Any, me
     reply = await say(dialect, content, wire={"dev": True})
     assert reply.status == 500
     assert b"not-in-dialect" in reply.body
-    told = json.loads(reply.body)
-    assert message in (told.get("detail") or told["error"]["message"])
+    fields = json.loads(reply.body)
+    assert message in (fields.get("detail") or fields["error"]["message"])
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -670,7 +670,7 @@ async def test_one_timer_limits_many_waits(monkeypatch: pytest.MonkeyPatch) -> N
     call_at = loop.call_at
 
     def counted(due: float, callback: Any, *arguments: Any, **options: Any) -> asyncio.TimerHandle:
-        if callback == watchdog._look:  # noqa: SLF001
+        if callback == watchdog._check:  # noqa: SLF001
             timers.append(due)
         return call_at(due, callback, *arguments, **options)
 

@@ -207,6 +207,33 @@ steps:
     assert len(messages) == len(words)
 
 
+@pytest.mark.parametrize(
+    "foreign_step",
+    [
+        "Create Variable: {name: total, value: 0}",
+        "lambda: total = 0",
+        "Update Variable: {var: total, steps: [{stream: 1}]}",
+        "do_something: {deep: [{as: total}]}",
+        "no_such_function: {in: << tags >>}\n  as: total",
+    ],
+)
+def test_names_are_checked_beside_steps_of_another_shape(foreign_step: str) -> None:
+    """A step that is no function here hides no misspelt name, and what it may bind is not reported as unbound."""
+    text = f"""\
+method: POST
+path: /x
+inputParameters: {{tags: {{type: list}}}}
+functionStack:
+- {foreign_step}
+- append: {{to: total, value: << totl >>}}
+- log: << total.deep ~ input.tagz >>
+"""
+    found = [(each.code, each.message.split("`")[1]) for each in findings_of(text)]
+    names = [each for each in found if each[0] in ("unbound-name", "unknown-property", "no-chunks")]
+    assert names == [("unbound-name", "totl"), ("unknown-property", "input")]
+    assert found[0][0] == "unknown-function"
+
+
 def test_every_word_leads_to_something_that_exists() -> None:
     """A name that a table proposes is a function or filter of this language, and no word is one itself."""
     for advice in foreign.FUNCTIONS.values():

@@ -353,12 +353,12 @@ def test_the_compiler_refuses_a_name_that_was_not_checked(name: str) -> None:
     definition, _ = load(document, REGISTRY, Streaming())
     assert isinstance(definition, Endpoint)
     collect, set_ = definition.stack.steps
-    variables = set_.arguments.given["variables"]
+    variables = set_.arguments.by_name["variables"]
     assert isinstance(variables, Entries)
     entries = replace(variables, entries=(replace(variables.entries[0], key=name),))
     for step in (
         replace(collect, result=name),
-        replace(set_, arguments=replace(set_.arguments, given={"variables": entries})),
+        replace(set_, arguments=replace(set_.arguments, by_name={"variables": entries})),
     ):
         with pytest.raises(ValueError, match="not the name of a variable"):
             compile_project(Project((replace(definition, stack=replace(definition.stack, steps=(step,))),)))

@@ -442,6 +442,42 @@ async def test_optional(tmp_path: Path) -> None:
     assert (others.status, others.body) == (200, b"null")  # for a proxy, say
 
 
+@pytest.mark.parametrize(
+    ("ways", "path", "headers", "status"),
+    [
+        ("jwt: {optional: true}", "/who", {}, 200),
+        ("jwt: {optional: true}", "/who", {"Authorization": "Basic YTpi"}, 200),  # for a proxy
+        ("jwt: {optional: true}", "/who", {"Authorization": ""}, 401),
+        ("jwt: {optional: true}", "/who", {"Authorization": "Bearer"}, 401),
+        ("jwt: {optional: true}", "/who", {"Authorization": "bearer  "}, 401),
+        ("jwt: {optional: true}", "/who", {"Authorization": "Token abc"}, 401),
+        ("jwt: {optional: true}", "/who", {"Authorization": "Basic"}, 401),
+        ("keys: {optional: true}", "/who", {"X_API_Key": ""}, 401),
+        ("keys: {optional: true}", "/who", {"X_API_Key": "Bearer"}, 401),
+        ("queried: {optional: true}", "/who?key=", {}, 401),
+        ("queried: {optional: true}", "/who?other=", {}, 200),
+        ("session: {optional: true}", "/who", {"Cookie": "token="}, 200),  # emptied by a logout
+        ("session: {optional: true}", "/who", {"Cookie": "token=x"}, 401),
+    ],
+)
+async def test_only_a_request_without_credentials_is_a_guest(
+    tmp_path: Path, ways: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    """Empty credentials and those of another scheme are refused (RFC 6750, section 3.1), though they are optional."""
+    settings = (
+        "authentication:\n  jwt: {type: jwt, secret: << env.JWT_SECRET >>}\n"
+        "  session: {type: jwt, secret: << env.JWT_SECRET >>, from: [{cookie: token}, header]}\n"
+        "  keys: {type: apiKey, header: X-API-Key, keys: [<< env.KEY >>]}\n"
+        "  queried: {type: apiKey, query: key, keys: [<< env.KEY >>]}\n"
+    )
+    definition = WHO.replace("authentication: jwt", f"authentication: {{{ways}}}")
+    async with project(tmp_path, settings, definition, {"JWT_SECRET": SECRET, "KEY": "k" * 40}) as server:
+        reply = await server.get(path, **headers)
+    assert reply.status == status, reply
+    if status == 401:
+        assert reply.headers["www-authenticate"]
+
+
 async def test_endpoints_without_authentication_take_everybody(tmp_path: Path) -> None:
     """`none` says so, and so does leaving it out; nothing that is sent is looked at."""
     definition = WHO.replace("authentication: jwt", "authentication: none")

@@ -88,6 +88,41 @@ async def test_reasons_are_named(request_: bytes, reason: str) -> None:
     assert reason in json.loads(reply.body)["detail"]
 
 
+@pytest.mark.parametrize("cut", [0, 6])
+@pytest.mark.parametrize(
+    ("line", "status", "detail"),
+    [
+        (b"GET * HTTP/1.1", 400, "the target `*` is for OPTIONS only"),
+        (b"M-SEARCH * HTTP/1.1", 400, "the target `*` is for OPTIONS only"),
+        (b"GET f/a HTTP/1.1", 400, "the path of a request begins with `/`"),
+        (b"GET ?x=1 HTTP/1.1", 400, "the path of a request begins with `/`"),
+        (b"get /s HTTP/1.1", 405, "methods are written in capital letters: GET"),
+        (b"FOO /s HTTP/1.1", 405, "the method FOO is not known"),
+        (b"QUERY /s HTTP/1.1", 405, "this path takes GET, HEAD, OPTIONS"),
+        (b"TRACE /s HTTP/1.1", 405, "this path takes GET, HEAD, OPTIONS"),
+        (b"CONNECT x:443 HTTP/1.1", 405, "this server is not a proxy"),
+        (b"GET /s HTTP/3.0", 400, "this server speaks HTTP/1.1"),
+        (b"GET /s HTTP/1.2", 400, "this server speaks HTTP/1.1"),
+        (b"GET /a b HTTP/1.1", 400, "with blanks in the path as %20"),
+        (b"/s HTTP/1.1", 400, "the request line is not valid"),
+    ],
+)
+async def test_request_lines_are_refused_by_what_is_wrong(line: bytes, status: int, detail: str, cut: int) -> None:
+    """The status and the cause of a request line that can't be answered (RFC 9110), in one piece and in two."""
+    async with serving(endpoint(hello)) as server:
+        client = await server.connect()
+        data = line + b"\r\nHost: x\r\nConnection: close\r\n\r\n"
+        client.writer.write(data[:cut])
+        raw = b""
+        try:
+            raw = await asyncio.wait_for(client.reader.read(65536), 0.05)  # some are refused by their beginning
+        except TimeoutError:
+            client.writer.write(data[cut:])
+        reply = parse(raw + await asyncio.wait_for(client.reader.read(), 5))
+    assert (reply.status, detail in json.loads(reply.body)["detail"]) == (status, True), reply
+    assert ("allow" in reply.headers) is (status == 405)
+
+
 @pytest.mark.parametrize("at", range(1, 24))
 async def test_http_2_is_refused_at_once(at: int) -> None:
     """Wherever its preface is cut, and also behind another request."""

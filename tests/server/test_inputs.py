@@ -148,6 +148,42 @@ async def test_numbers_of_any_size_are_read_or_refused_by_name(sent: str, answer
                     assert text == wanted if isinstance(wanted, str) else Decimal(text) == Decimal(str(wanted)), reply
 
 
+@pytest.mark.parametrize("key", ["price[0]", "price[]", "cost[3]"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_input_that_is_no_list_is_not_sent_as_one(key: str, method: str) -> None:
+    """It is neither ignored nor taken for another name: the fault names the input."""
+    async with served("price: {type: decimal, required: true, aliases: [cost]}", method=method) as server:
+        if method == "GET":
+            reply = await server.ask("GET", f"/s?{quote(key)}=1")
+        else:
+            reply = await server.ask("POST", "/s", f"{quote(key)}=1".encode(), Content_Type=FORM)
+    ((_, name, message),) = faults_of(reply)
+    assert (name, message) == ("price", "is sent as the item of a list, and is not one: write price=...")
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding", "status"),
+    [
+        ("utf-8", "utf-8", 200),
+        ("UTF8", "utf-8", 200),
+        ("utf-16", "utf-16", 200),
+        ("iso-8859-1", "latin-1", 200),
+        ("windows-1252", "cp1252", 200),
+        ("utf-16", "utf-8", 400),
+        ("x-unknown", "utf-8", 415),
+        ("utf-7", "utf-7", 415),
+    ],
+)
+async def test_json_in_another_charset_is_decoded_or_refused(charset: str, encoding: str, status: int) -> None:
+    """RFC 8259 has JSON in UTF-8: what says that it is not is decoded, or 415."""
+    body = '{"name": "Zoë!"}'.encode(encoding)
+    async with served("name: text") as server:
+        reply = await server.ask("POST", "/s", body, Content_Type=f"application/json; charset={charset}")
+    assert reply.status == status, reply
+    if status == 200:
+        assert inputs_of(reply) == {"name": "Zoë!"}
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_query_is_where_no_body_is_expected(method: str) -> None:
     """For GET and DELETE inputs come from the query; a body is ignored."""

@@ -49,7 +49,7 @@ _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _IN_QUERY: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 #: Bytes of a body that are read and sent at a time.
 _PIECE: Final = 64 * 1024
-_SILENCE: Final = "nothing came for the time allowed by --timeout"
+_NO_PROGRESS: Final = "nothing came for the time allowed by --timeout"
 
 
 class _NoAnswerError(click.ClickException):
@@ -402,10 +402,10 @@ class _Exchange:
     async def body(self) -> AsyncIterator[bytes]:
         """Yield the body as it is read. Sets ``failure`` if a file can't be read or has become shorter."""
         for part in self._request.body:
-            left = part.size
-            while left is None or left > 0:
+            remaining = part.size
+            while remaining is None or remaining > 0:
                 try:
-                    piece = await self._read(part.file, _PIECE if left is None else min(left, _PIECE))
+                    piece = await self._read(part.file, _PIECE if remaining is None else min(remaining, _PIECE))
                 except OSError as error:
                     self.failure = f"{part.name}: {error.strerror or error}"
                     raise
@@ -414,9 +414,9 @@ class _Exchange:
                 await asyncio.sleep(0)  # what has come is read before more is sent
                 self._extend(self._timeout)
                 yield piece
-                left = None if left is None else left - len(piece)
+                remaining = None if remaining is None else remaining - len(piece)
             part.file.close()
-            if left:
+            if remaining:
                 self.failure = f"{part.name} became shorter while it was sent"
                 raise OSError(self.failure)
 
@@ -518,7 +518,7 @@ def _parse_address(address: str) -> URL:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return _SILENCE
+        return _NO_PROGRESS
     if isinstance(error, _DisconnectedError):
         return "the connection was closed within the head of the answer"
     if isinstance(error, aiohttp.ClientResponseError):
@@ -553,7 +553,7 @@ async def _show(response: aiohttp.ClientResponse, exchange: _Exchange, request: 
                 break
             timing.bytes += len(piece)
     except TimeoutError:
-        broken = _SILENCE
+        broken = _NO_PROGRESS
     except RunError as error:
         broken = "the server closed the connection before the end" if error.code == "stream-lost" else error.message
     timing.end = perf_counter()

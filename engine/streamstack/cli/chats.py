@@ -156,7 +156,7 @@ def _shorten(chat: Chat) -> None:
 
 def find_message(messages: Any) -> tuple[str | None, tuple[str | int, ...]]:
     """Return the text of the last message, where it is the user's, and its place in {messages}; else None."""
-    if isinstance(messages, str):
+    if isinstance(messages, str) and messages:
         return messages, ("messages",)
     last = messages[-1] if isinstance(messages, list) and messages else None
     if not isinstance(last, dict) or last.get("role") != "user":
@@ -167,4 +167,5 @@ def find_message(messages: Any) -> tuple[str | None, tuple[str | int, ...]]:
         return content, place
     parts = content if isinstance(content, list) else []
     texts = [at for at, part in enumerate(parts) if isinstance(part, dict) and isinstance(part.get("text"), str)]
-    return (parts[texts[0]]["text"], (*place, texts[0], "text")) if len(texts) == 1 else (None, ())
+    found = parts[texts[0]]["text"] if len(texts) == 1 else ""
+    return (found, (*place, texts[0], "text")) if found else (None, ())

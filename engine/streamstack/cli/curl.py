@@ -14,9 +14,13 @@ from getopt import GetoptError, gnu_getopt
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
+from streamstack.language.names import CONTROL_CHARACTERS
+
 #: Encloses the name of a variable: characters that no command holds (Unicode, private use area).
 _OPEN, _CLOSE = "\ue000", "\ue001"
 VARIABLE: Final = re.compile(f"{_OPEN}([A-Za-z_][A-Za-z0-9_]*){_CLOSE}")
+#: The name of a header field (RFC 9110, 5.6.2).
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What a shell gives a meaning to (POSIX.1-2017, XCU 2.2), by the name of the group.
 _SHELL: Final = re.compile(
     r"""(?P<single>'[^']*')
@@ -92,6 +96,16 @@ class CurlRequest:
 def variable(name: str) -> str:
     """Return what stands for a shell variable in a text."""
     return f"{_OPEN}{name}{_CLOSE}"
+
+
+def written_name(text: str) -> str:
+    """Return the name of a field with its variables as the command writes them: a name can't be bound.
+
+    Raises CurlError for one that would be a binding.
+    """
+    if "<<" in text or "<%" in text:
+        raise CurlError(f"the field `{text[:40]}` can't be written: `<<` is the beginning of a binding")
+    return VARIABLE.sub(r"$\1", text)
 
 
 def read_curl(command: str | Sequence[str]) -> CurlRequest:
@@ -359,6 +373,8 @@ class _Options:
         name, colon, text = value.partition(":")
         if not colon:
             name, colon, text = value.partition(";")
+        if not _NAME.fullmatch(name.strip()) or CONTROL_CHARACTERS.search(text):
+            raise CurlError(f"`-H {value[:40]!r}` can't be sent: write `-H 'Name: value'`")
         if text.strip() or value.endswith(";"):  # `Name:` removes a header of curl's own
             self._request.headers.append((name.strip(), text.strip()))
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from streamstack.cli.chats import Chat, find_message, read_chat
-from streamstack.cli.curl import VARIABLE, CurlRequest, variable
+from streamstack.cli.curl import VARIABLE, CurlRequest, variable, written_name
 from streamstack.language.masking import masked
+from streamstack.language.names import is_framing
 from streamstack.language.source import write
 from streamstack.runtime.providers import PROVIDERS
 
@@ -28,12 +29,12 @@ _FIXED: Final = re.compile(
     re.IGNORECASE,
 )
 #: What documentations write in the place of a value.
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}|<([\w -]+)>|(?<![^/]):([A-Za-z]\w*)|((?:YOUR|MY)_\w+)")
+_PLACEHOLDER: Final = re.compile(r"\{{1,2}(\w+)\}{1,2}|<([\w -]+)>|(?<![^/]):([A-Za-z]\w*)|((?:YOUR|MY)_\w+)", re.ASCII)
 _SCHEME: Final = re.compile(r"(Bearer|Basic|Token|Bot|Key|ApiKey|Api-Key|token|bearer)\s+(.+)")
 #: A part of a path that is a secret of its own, as those of webhooks are; an id has fewer characters, or is a UUID.
 _TOKEN: Final = re.compile(r"(?![0-9a-f]{8}-)(?=[^a-z]*[A-Z]|.*\d)[A-Za-z0-9_:-]{24,}")
 #: Headers that the server makes itself.
-_OWN_HEADERS: Final = frozenset({"content-length", "host", "accept-encoding", "connection", "expect"})
+_OWN_HEADERS: Final = frozenset({"content-length", "host", "accept-encoding", "expect"})
 #: Hosts whose second level does not name the provider.
 _LABELS: Final = {"generativelanguage.googleapis.com": "gemini"}
 _OLLAMA: Final = re.compile(r"/api/(?:generate|chat|pull|create)")
@@ -72,7 +73,7 @@ class _Values:
     def constant(self, value: Any, name: str = "value") -> Any:
         """Return a value whose texts may hold variables, and secrets, which become variables."""
         if isinstance(value, dict):
-            return {self.text(key): self.constant(each, key) for key, each in value.items()}
+            return {written_name(key): self.constant(each, key) for key, each in value.items()}
         if isinstance(value, list):
             return [self.constant(each, name) for each in value]
         if not isinstance(value, str):
@@ -81,7 +82,7 @@ class _Values:
 
     def secret(self, value: str, name: str) -> str:
         """Return a binding for a secret; ``name`` is the field that holds it."""
-        if VARIABLE.search(value):
+        if VARIABLE.search(value) and not _is_secret("", VARIABLE.sub("", value)):
             return self.text(value)
         return f"<< env.{self.secret_name(value, name)} >>"
 
@@ -93,7 +94,7 @@ class _Values:
         else:
             found = ""
         if found in ("", "API_KEY", "KEY", "TOKEN", "ACCESS_TOKEN", "API_TOKEN", "SECRET_KEY"):
-            words = re.sub(r"\W+", "_", name).upper().removeprefix("X_").strip("_")
+            words = _constant_name(name).removeprefix("X_").strip("_") or "SECRET"
             what = "API_KEY" if words in ("AUTHORIZATION", "KEY", "USER") or words.endswith("API_KEY") else words
             found = f"{_constant_name(self.label)}_{found or what}"
         self.variables[found] = "the secret of the command, which was not written"
@@ -116,10 +117,16 @@ class _Values:
         """Return the value of a field: a secret, an input, or what the command says."""
         if isinstance(value, str) and _is_secret(name, value):
             return self.secret(value, name)
-        varies = type(value) in _TYPES and not _FIXED.fullmatch(name)
-        if varies and not (isinstance(value, str) and (VARIABLE.search(value) or "<<" in value or "<%" in value)):
+        if type(value) in _TYPES and not _FIXED.fullmatch(name) and _fits_input(value):
             return self.input(name, value)
         return self.constant(value, name)
+
+
+def _fits_input(value: Any) -> bool:
+    """Tell whether a value can be the default of an input: no variable, binding, secret or integer beyond 64 bits."""
+    if isinstance(value, str):
+        return not (VARIABLE.search(value) or "<<" in value or "<%" in value or _is_secret("", value))
+    return not isinstance(value, int) or abs(value) < 1 << 63
 
 
 def _is_secret(name: str, value: str = "") -> bool:
@@ -129,7 +136,7 @@ def _is_secret(name: str, value: str = "") -> bool:
 
 
 def _constant_name(text: str) -> str:
-    name = re.sub(r"\W+", "_", text).upper().strip("_")
+    name = re.sub("[^A-Za-z0-9]+", "_", text).upper().strip("_")
     return f"_{name}" if name[:1].isdigit() else name
 
 
@@ -203,7 +210,7 @@ class _Writer:
         if chat.system is not None:
             step["system"] = values.constant(chat.system)
         text, place = find_message(chat.messages)
-        if text is None:
+        if text is None or not _fits_input(text):
             step["messages"] = values.constant(chat.messages)
         else:
             step["messages"] = self._bind_message(chat.messages, text, place)
@@ -292,8 +299,9 @@ class _Writer:
 
     def _make_query(self) -> dict[str, Any]:
         query: dict[str, Any] = {}
-        for name, value in self._request.query:
-            made = self._values.field(name, _typed(value))
+        for written, value in self._request.query:
+            name = written_name(written)
+            made = self._values.field(written, _typed(value))
             if name in query:
                 before = query[name]
                 query[name] = [*before, made] if isinstance(before, list) else [before, made]
@@ -306,7 +314,7 @@ class _Writer:
         sent = self._body is not None or self._request.parts
         for name, value in self._request.headers:
             lower = name.lower()
-            if lower in _OWN_HEADERS or (lower == "content-type" and sent):
+            if lower in _OWN_HEADERS or is_framing(name) or (lower == "content-type" and sent):
                 continue
             if lower == "accept" and (value == "*/*" or decode is not None or "json" in value):
                 continue
@@ -338,28 +346,32 @@ class _Writer:
     def _make_body(self) -> dict[str, Any]:
         request, values = self._request, self._values
         if request.parts:
-            return {"multipart": {part.name: self._make_part(part.name, part) for part in request.parts}}
+            return {"multipart": {written_name(part.name): self._make_part(part.name, part) for part in request.parts}}
         if request.file is not None:
             if request.media_type.endswith("json"):
                 return {"json": values.input("body", None, type="json")}
             return {"body": values.input("file", None, type="file")}
         if isinstance(self._body, dict):
             body = self._body | self._make_messages()
-            return {"json": {key: body[key] if key == "messages" else values.field(key, body[key]) for key in body}}
+            return {
+                "json": {
+                    written_name(key): body[key] if key == "messages" else values.field(key, body[key]) for key in body
+                }
+            }
         if self._body is not None:
             return {"json": values.constant(self._body)}
         if request.data is None:
             return {}
         fields = parse_qsl(request.data, keep_blank_values=True)
         if request.media_type in ("", "application/x-www-form-urlencoded") and "=" in request.data:
-            return {"form": {name: values.field(name, _typed(value)) for name, value in fields}}
+            return {"form": {written_name(name): values.field(name, _typed(value)) for name, value in fields}}
         return {"body": values.text(request.data)}
 
     def _make_messages(self) -> dict[str, Any]:
         """Return the conversation of the body with the user's last message as an input; nothing where it has none."""
         messages = self._body.get("messages")
         text, place = find_message(messages)
-        if text is None:
+        if text is None or not _fits_input(text):
             return {"messages": self._values.constant(messages)} if messages is not None else {}
         return {"messages": self._bind_message(messages, text, place)}
 

@@ -26,7 +26,7 @@ from streamstack.testing.report import Report, write_junit
 from streamstack.testing.suite import Result, Session, Suite, open_session, read_suite, run_mutants, run_suite
 
 #: Seconds between looks at the files.
-_LOOK: Final = 0.3
+_POLL: Final = 0.3
 _NO_TESTS: Final = """\
 no tests found in {paths}. Write one into a file beside the definition, for example hello.test.yaml:
 
@@ -207,7 +207,7 @@ class _Command:
         """Wait until a file of the projects changes."""
         click.echo("waiting for changes; Ctrl-C ends", err=True)
         while _stamps(self._folders) == self._stamps:
-            sleep(_LOOK)
+            sleep(_POLL)
 
 
 def _stamps(folders: Iterable[Path]) -> dict[str, tuple[int, int]]:

@@ -77,7 +77,7 @@ def token(
         return
     try:
         seconds = parse_duration(expires)
-        given = dict(_claim(text) for text in claims)
+        extra = dict(_claim(text) for text in claims)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     now = int(time())
@@ -86,7 +86,7 @@ def token(
         made["scope"] = " ".join(scopes)
     try:
         key, algorithm = _signing(method, None if key_file is None else key_file.read(), checked)
-        click.echo(sign(made | given, key, algorithm))
+        click.echo(sign(made | extra, key, algorithm))
     except RunError as error:
         _give_up(error.message)
 

@@ -64,7 +64,7 @@ def validate(
     atexit.register(gc.freeze)  # looking for cycles is needless in a process that ends
     chosen = paths or default_paths()
     try:
-        findings, sources = _check(chosen, check_environment=env, ask=database)
+        findings, sources = _check(chosen, check_environment=env, databases=database)
     except RunError as error:
         give_up(context, error.full)
     except OSError as error:
@@ -78,10 +78,12 @@ def validate(
     context.exit(FOUND if failing else CLEAN)
 
 
-def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tuple[list[Diagnostic], dict[str, str]]:
+def _check(
+    paths: tuple[Path, ...], *, check_environment: bool, databases: bool
+) -> tuple[list[Diagnostic], dict[str, str]]:
     """Check the projects that the paths belong to, and return the findings in these paths.
 
-    A file is checked together with its whole project, whose functions it may call. With ``ask`` the databases
+    A file is checked together with its whole project, whose functions it may call. With ``databases`` the databases
     are checked too. Raises RunError ``database`` for one that is unreachable.
     """
     findings: set[Diagnostic] = set()
@@ -92,7 +94,7 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
             REGISTRY,
             os.environ,
             # Without its variables another database would be asked: the embedded one.
-            check_environment=check_environment or ask,
+            check_environment=check_environment or databases,
             more=chosen.files,
             folders=chosen.folders,
         )
@@ -101,14 +103,14 @@ def _check(paths: tuple[Path, ...], *, check_environment: bool, ask: bool) -> tu
         wrong = settings is not None and any(
             each.severity == "error" and each.file == display_name(settings) for each in found
         )
-        if ask and not wrong:
-            found = [*found, *asyncio.run(_ask(checked))]
-        told = chosen.among({*checked.sources, *(each.file for each in found)})
-        told |= set() if settings is None else {display_name(settings)}
+        if databases and not wrong:
+            found = [*found, *asyncio.run(_check_databases(checked))]
+        reported = chosen.among({*checked.sources, *(each.file for each in found)})
+        reported |= set() if settings is None else {display_name(settings)}
         _, wrong_tests, texts = read_tests(checked, chosen.all_tests(checked))
-        findings.update(finding for finding in found if finding.file in told)
+        findings.update(finding for finding in found if finding.file in reported)
         findings.update(wrong_tests)
-        sources.update({name: text for name, text in checked.sources.items() if name in told} | texts)
+        sources.update({name: text for name, text in checked.sources.items() if name in reported} | texts)
     return sorted(findings), sources
 
 
@@ -158,7 +160,7 @@ def choose(paths: Iterable[Path]) -> dict[Path, Chosen]:
     return wanted
 
 
-async def _ask(checked: Checked) -> list[Diagnostic]:
+async def _check_databases(checked: Checked) -> list[Diagnostic]:
     """Return the findings of the databases for a project's definitions, except those that already have errors."""
     settings = checked.settings.databases
     uses = uses_of(checked.project, settings)
@@ -246,19 +248,19 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
     """
     chosen = paths or default_paths()
     changes: dict[Path, tuple[str, str]] = {}
-    left, count = [], 0
+    remaining, count = [], 0
     try:
-        for root, given in choose(chosen).items():
-            checked = read_project(root, REGISTRY, os.environ, more=given.files, folders=given.folders)
-            tests = read_tests(checked, given.all_tests(checked))[2]
-            files = {name: Path(name) for name in (*given.among(checked.sources), *tests)}
+        for root, selected in choose(chosen).items():
+            checked = read_project(root, REGISTRY, os.environ, more=selected.files, folders=selected.folders)
+            tests = read_tests(checked, selected.all_tests(checked))[2]
+            files = {name: Path(name) for name in (*selected.among(checked.sources), *tests)}
             settings = find_settings(root)
-            if settings is not None and given.folders:
+            if settings is not None and selected.folders:
                 files[display_name(settings)] = settings
             sources = {**checked.sources, **tests}
             texts, findings = correct(sources, partial(check_again, checked, REGISTRY), files)
             changes.update({files[name]: (sources[name], text) for name, text in texts.items()})
-            left += [each for each in findings if each.file in files]
+            remaining += [each for each in findings if each.file in files]
             count += len(files)
     except OSError as error:
         give_up(context, f"{error.filename}: {error.strerror}")
@@ -276,7 +278,7 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
                 give_up(context, f"{error.filename}: {error.strerror}")
             click.echo(f"{name}: corrected")
     click.echo(f"{len(changes)} of {count} file{'' if count == 1 else 's'} {'would be ' * diff}changed", err=True)
-    if left:
-        click.echo(f"left: {summarise(left, count)}; see `streamstack validate`", err=True)
-    failed = bool(changes) if diff else any(each.severity == "error" for each in left)
+    if remaining:
+        click.echo(f"left: {summarise(remaining, count)}; see `streamstack validate`", err=True)
+    failed = bool(changes) if diff else any(each.severity == "error" for each in remaining)
     context.exit(FOUND if failed else CLEAN)

@@ -51,7 +51,7 @@ ANSWER: Final = 3.0
 #: Seconds to wait for a Redis that was there a moment ago: one that is started again is back in less.
 PATIENCE: Final = 1.0
 #: Seconds to wait while another asks whether one that is known to be away is back.
-_PROBE_TURN: Final = 0.3
+_PROBE_WAIT: Final = 0.3
 #: Seconds for which one that did not answer is left alone.
 _QUIET: Final = 0.5
 #: Connections of one process. Redis does one thing at a time: more would only wait there.
@@ -170,7 +170,7 @@ class _Pool(BlockingConnectionPool):
         if clock.monotonic() < self._silent + _QUIET:
             raise LostError("it was silent a moment ago")
         try:
-            async with asyncio.timeout(_PROBE_TURN if self._away else CONNECT):
+            async with asyncio.timeout(_PROBE_WAIT if self._away else CONNECT):
                 await self._probing.acquire()
         except TimeoutError:
             raise LostError("it was so a moment ago") from None

@@ -277,7 +277,7 @@ class StreamStore:
         _, messages = await self.redis.run(work, again=True)
         return messages or []
 
-    async def leave(self) -> None:
+    async def unregister(self) -> None:
         """Say that this process is gone. Raises RunError ``state-unreachable``."""
         await self.redis.run(lambda client: execute_command(client, "DEL", self._lease), again=True)
 
@@ -338,7 +338,7 @@ class StreamNews:
         self._heard.setdefault(channel, set()).add(hear)
         self._changed.set()
 
-    def leave(self, channel: bytes, hear: Hear) -> None:
+    def unlisten(self, channel: bytes, hear: Hear) -> None:
         """Call it no more."""
         heard = self._heard.get(channel, set())
         heard.discard(hear)

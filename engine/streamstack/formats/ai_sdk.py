@@ -34,13 +34,13 @@ class AiSdkEncoder(DialectEncoder):
     """
 
     dialect = "aiSdk"
-    keeps_arguments = True
+    buffers_arguments = True
 
     __slots__ = ()
 
     def start(self) -> bytes:
         # An answer that goes on with a message keeps its id, or the page would show a second one.
-        name = self.asked.continued or f"msg_{self.response.run}"
+        name = self.requested.continued or f"msg_{self.response.run}"
         return _part("start", messageId=name)
 
     def open_block(self, block: DialectBlock) -> bytes:
@@ -60,7 +60,7 @@ class AiSdkEncoder(DialectEncoder):
             return _part(f"{_kind(block)}-end", id=str(block.number), **_beside("anthropic", signed))
         named: dict[str, Any] = {"toolCallId": block.id, "toolName": block.name}
         named |= _beside("google", {"thoughtSignature": block.signature})
-        text = self.kept_text(block)
+        text = self.text_of_block(block)
         try:
             return _part("tool-input-available", **named, input=orjson.loads(text or "{}"))
         except orjson.JSONDecodeError:
@@ -68,18 +68,18 @@ class AiSdkEncoder(DialectEncoder):
             return _part("tool-input-error", **named, input=text, errorText=fault)
 
     def finish(self) -> bytes:
-        told_at_end: dict[str, Any] = {}
+        final_metadata: dict[str, Any] = {}
         if self._usage is not None:
-            told_at_end["usage"] = {name: self._usage[name] for name in FIGURES if self._usage.get(name) is not None}
+            final_metadata["usage"] = {name: self._usage[name] for name in FIGURES if self._usage.get(name) is not None}
         if isinstance(self._metadata, Mapping):
-            told_at_end.update(self._metadata)
+            final_metadata.update(self._metadata)
         elif self._metadata is not None:
-            told_at_end["metadata"] = self._metadata
-        more = {"messageMetadata": told_at_end} if told_at_end else {}
+            final_metadata["metadata"] = self._metadata
+        more = {"messageMetadata": final_metadata} if final_metadata else {}
         return _part("finish", finishReason=_REASONS[self.reason], **more) + _DONE
 
-    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
-        return _part("error", errorText=fault_of(error, told)) + _DONE
+    def error_end(self, error: RunError, fields: Mapping[str, Any], number: int) -> bytes:
+        return _part("error", errorText=fault_of(error, fields)) + _DONE
 
 
 def _kind(block: DialectBlock) -> str:

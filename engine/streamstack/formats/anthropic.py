@@ -80,22 +80,22 @@ class AnthropicEncoder(DialectEncoder):
     def document(self) -> dict[str, Any]:
         return {
             **self._named(),
-            "content": [_block(each.block, each.text, self.signature_of(each.block)) for each in self._kept],
+            "content": [_block(each.block, each.text, self.signature_of(each.block)) for each in self._blocks],
             "stop_reason": _REASONS[self.reason],
             "stop_sequence": None,
             "usage": self._figures(),
         }
 
-    def _error(self, error: RunError, told: Mapping[str, Any]) -> dict[str, Any]:
+    def _error(self, error: RunError, fields: Mapping[str, Any]) -> dict[str, Any]:
         usual = "invalid_request_error" if error.status < 500 else "api_error"
-        told_error = {"type": _TYPES.get(error.status, usual), "message": fault_of(error, told), "code": error.code}
-        return {"type": "error", "error": told_error, "request_id": self.response.run}
+        body = {"type": _TYPES.get(error.status, usual), "message": fault_of(error, fields), "code": error.code}
+        return {"type": "error", "error": body, "request_id": self.response.run}
 
-    def problem(self, error: RunError, told: Mapping[str, Any]) -> bytes:
-        return to_json(self._error(error, told))
+    def problem(self, error: RunError, fields: Mapping[str, Any]) -> bytes:
+        return to_json(self._error(error, fields))
 
-    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
-        return b"event: error\ndata: %b\n\n" % to_json(self._error(error, told))
+    def error_end(self, error: RunError, fields: Mapping[str, Any], number: int) -> bytes:
+        return b"event: error\ndata: %b\n\n" % to_json(self._error(error, fields))
 
     def _named(self) -> dict[str, Any]:
         return {"id": f"msg_{self.response.run}", "type": "message", "role": "assistant", "model": self.model}
@@ -123,14 +123,14 @@ def _block(block: DialectBlock, text: str = "", signature: str = "") -> dict[str
     if not block.name:
         return {"type": "text", "text": text}
     try:
-        given = orjson.loads(text or "{}")
+        arguments = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         raise RunError(
             "not-in-dialect",
             f"the arguments of the tool call {block.name} are not JSON: "
             "a message of `format: anthropic` has them as an object",
         ) from None
-    return {"type": "tool_use", "id": block.id, "name": block.name, "input": given}
+    return {"type": "tool_use", "id": block.id, "name": block.name, "input": arguments}
 
 
 ANTHROPIC: Final = Format(

@@ -16,7 +16,7 @@ from streamstack.language.values import to_json
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DialectRequest:
     """What the body of a request asks for, beside the inputs that an endpoint declares.
 
     ``continued`` is the id of the assistant's message that the answer goes on with (aiSdk).
@@ -28,16 +28,16 @@ class Asked:
     continued: str = ""
 
 
-def read_asked(body: bytes) -> Asked:
+def read_dialect_request(body: bytes) -> DialectRequest:
     """Read it from a body; a body that is not a JSON object tells nothing."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return Asked()
+        return DialectRequest()
     if not isinstance(document, dict):
-        return Asked()
+        return DialectRequest()
     model, options = document.get("model"), document.get("stream_options")
-    return Asked(
+    return DialectRequest(
         stream=document.get("stream") is True,
         model=model if isinstance(model, str) else "",
         usage=isinstance(options, dict) and options.get("include_usage") is True,
@@ -81,7 +81,7 @@ class DialectState(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BlockText:
     """A block and the pieces of its text or arguments."""
 
     block: DialectBlock
@@ -106,14 +106,14 @@ class DialectEncoder(Encoder):
     #: Whether one object answers unless the request's body says `stream: true`.
     whole_by_default: ClassVar[bool] = False
     #: Whether the end of a call needs its arguments.
-    keeps_arguments: ClassVar[bool] = False
+    buffers_arguments: ClassVar[bool] = False
     #: A heartbeat.
     pulse: ClassVar[bytes] = b":\n"
 
     __slots__ = (
         "_after",
         "_before",
-        "_kept",
+        "_blocks",
         "_metadata",
         "_noted",
         "_reason",
@@ -121,18 +121,18 @@ class DialectEncoder(Encoder):
         "_state",
         "_undo",
         "_usage",
-        "asked",
+        "requested",
         "whole",
     )
 
     def __init__(self, options: EncoderOptions, response: ResponseContext) -> None:
         super().__init__(options, response)
-        self.asked = read_asked(response.body)
-        self.whole = self.whole_by_default and not self.asked.stream
+        self.requested = read_dialect_request(response.body)
+        self.whole = self.whole_by_default and not self.requested.stream
         self._before = b""  # what stands around the JSON of a piece of text
         self._after = b""
         self._state = DialectState()
-        self._kept: list[Kept] = []  # all blocks of a whole answer, else the call that is open
+        self._blocks: list[BlockText] = []  # all blocks of a whole answer, else the call that is open
         self._undo = self._now()
         self._noted = False  # the last chunk was kept
         self._reason: str | None = None
@@ -171,7 +171,7 @@ class DialectEncoder(Encoder):
     @property
     def model(self) -> str:
         """The model that was asked for: the endpoint speaks for it."""
-        return self.asked.model or "streamstack"
+        return self.requested.model or "streamstack"
 
     @property
     def reason(self) -> str:
@@ -185,9 +185,9 @@ class DialectEncoder(Encoder):
         """Return what reasoning that was kept is signed with."""
         return self._signatures.get(block.number, "")
 
-    def kept_text(self, block: DialectBlock) -> str:
+    def text_of_block(self, block: DialectBlock) -> str:
         """Return the text or the arguments of a block that was kept."""
-        return next((each.text for each in self._kept if each.block.number == block.number), "")
+        return next((each.text for each in self._blocks if each.block.number == block.number), "")
 
     # ------------------------------------------------------------- the way of a chunk
 
@@ -210,18 +210,18 @@ class DialectEncoder(Encoder):
             return b""
         return b"%b%b%b%b" % (opening, self._before, data, self._after)
 
-    def _now(self) -> tuple[DialectState, list[Kept], bytes, bytes]:
+    def _now(self) -> tuple[DialectState, list[BlockText], bytes, bytes]:
         """Return what a chunk changes, to restore it if the chunk is not sent."""
-        return self._state, self._kept, self._before, self._after
+        return self._state, self._blocks, self._before, self._after
 
     def undo(self) -> None:
         if self._noted:
             self._noted = False
-            last = self._kept[-1]
+            last = self._blocks[-1]
             self.held -= len(to_json(last.pieces.pop())) - 2
             if not last.pieces:
-                self._kept.pop()
-        self._state, self._kept, self._before, self._after = self._undo
+                self._blocks.pop()
+        self._state, self._blocks, self._before, self._after = self._undo
 
     def _begin(self, block: DialectBlock) -> bytes:
         """Go on with another block; return the events that announce it."""
@@ -238,11 +238,11 @@ class DialectEncoder(Encoder):
     def _note(self, text: str) -> None:
         block = self._state.block
         assert block is not None
-        if not self._kept or self._kept[-1].block.number != block.number:
+        if not self._blocks or self._blocks[-1].block.number != block.number:
             if not self.whole:
-                self._kept = []  # another list: the last chunk may be taken back
-            self._kept.append(Kept(block, []))
-        self._kept[-1].pieces.append(text)
+                self._blocks = []  # another list: the last chunk may be taken back
+            self._blocks.append(BlockText(block, []))
+        self._blocks[-1].pieces.append(text)
         self._noted = True
         self.held += len(to_json(text)) - 2
 
@@ -287,9 +287,9 @@ class DialectEncoder(Encoder):
         return b"%b%b%b%b" % (data, self._before, to_json(text), self._after) if text else data
 
     def _call(self, item: Mapping[str, Any]) -> bytes:
-        given = item.get("arguments")
-        complete = isinstance(given, Mapping)
-        text = to_json(given).decode() if complete else given or ""
+        value = item.get("arguments")
+        complete = isinstance(value, Mapping)
+        text = to_json(value).decode() if complete else value or ""
         block = self._state.block
         data = b""
         if block is None or not _goes_on(block, item):
@@ -299,22 +299,22 @@ class DialectEncoder(Encoder):
             self._state = self._state._replace(block=block._replace(spoken=True, complete=complete))
         if text and not self.whole:
             data += self.arguments(block, text)
-        if self.whole or (data and self.keeps_arguments):
+        if self.whole or (data and self.buffers_arguments):
             self._note(text)
         return data
 
     def _new_call(self, item: Mapping[str, Any]) -> DialectBlock:
         state = self._state
-        name, given = item.get("name"), item.get("id")
+        name, value = item.get("name"), item.get("id")
         if not name:
             raise RunError("not-in-dialect", "the first item of a tool call lacks the call's `name`")
-        if given in state.ids:
+        if value in state.ids:
             raise RunError(
                 "not-in-dialect",
-                f"the tool call {given} goes on after something else began: the items of one call follow one another",
+                f"the tool call {value} goes on after something else began: the items of one call follow one another",
             )
         number = len(state.ids)
-        call_id = given or f"call_{self.response.run[:16]}_{number}"
+        call_id = value or f"call_{self.response.run[:16]}_{number}"
         return DialectBlock(
             state.blocks,
             call=number,
@@ -355,8 +355,8 @@ def _goes_on(block: DialectBlock, item: Mapping[str, Any]) -> bool:
     )
 
 
-def fault_of(error: RunError, told: Mapping[str, Any]) -> str:
+def fault_of(error: RunError, fields: Mapping[str, Any]) -> str:
     """Return an error in one text: of invalid inputs, every fault."""
     if error.code == "invalid-input" and isinstance(error.details, list):
         return "; ".join(f"{each['name'] or 'the ' + each['in']} {each['message']}" for each in error.details)
-    return str(told["message"])
+    return str(fields["message"])

@@ -79,11 +79,11 @@ def add_usage(first: Item | None, second: Item) -> Item:
     """Return what two answers used together; a total only where it is one of both."""
     if first is None:
         return second
-    given = [[each.get(name) for each in (first, second)] for name in FIGURES]
+    pairs = [[each.get(name) for each in (first, second)] for name in FIGURES]
     return usage_item(
         **{
             name: (one or 0) + (other or 0)
-            for name, (one, other) in zip(FIGURES, given, strict=True)
+            for name, (one, other) in zip(FIGURES, pairs, strict=True)
             if (one is not None and other is not None)
             or (name != "totalTokens" and (one is not None or other is not None))
         }

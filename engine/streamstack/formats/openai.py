@@ -39,7 +39,7 @@ class OpenaiEncoder(DialectEncoder):
         head = to_json(self._named("chat.completion.chunk"))[:-1]
         self._lead = b'data: %b,"choices":[' % head
         # Where usage is asked for, OpenAI's chunks before the last have it as null.
-        self._trail = b'],"usage":null}\n\n' if self.asked.usage else b"]}\n\n"
+        self._trail = b'],"usage":null}\n\n' if self.requested.usage else b"]}\n\n"
         self._after = b'},"logprobs":null,"finish_reason":null}' + self._trail
         return self._delta({"role": "assistant", "content": ""})
 
@@ -61,17 +61,17 @@ class OpenaiEncoder(DialectEncoder):
 
     def finish(self) -> bytes:
         ending = self._delta({}, _REASONS[self.reason])
-        if self.asked.usage and self._usage is not None:
+        if self.requested.usage and self._usage is not None:
             usage = to_json(_usage(self._usage))
             ending += b'%b],"usage":%b}\n\n' % (self._lead, usage)
         return ending + _DONE
 
     def document(self) -> dict[str, Any]:
-        texts = [each.text for each in self._kept if not each.block.name and not each.block.reasoning]
+        texts = [each.text for each in self._blocks if not each.block.name and not each.block.reasoning]
         message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None, "refusal": None}
-        if thoughts := "".join(each.text for each in self._kept if each.block.reasoning):
+        if thoughts := "".join(each.text for each in self._blocks if each.block.reasoning):
             message["reasoning_content"] = thoughts
-        calls = [_call(each.block, each.text or "{}") for each in self._kept if each.block.name]
+        calls = [_call(each.block, each.text or "{}") for each in self._blocks if each.block.name]
         if calls:
             message["tool_calls"] = calls
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _REASONS[self.reason]}
@@ -80,25 +80,25 @@ class OpenaiEncoder(DialectEncoder):
             document["usage"] = _usage(self._usage)
         return document
 
-    def _error(self, error: RunError, told: Mapping[str, Any]) -> dict[str, Any]:
+    def _error(self, error: RunError, fields: Mapping[str, Any]) -> dict[str, Any]:
         named = ""
         if error.code == "invalid-input" and isinstance(error.details, list):
             named = next((each["name"] for each in error.details), "")
         usual = "invalid_request_error" if error.status < 500 else "server_error"
         return {
             "error": {
-                "message": fault_of(error, told),
+                "message": fault_of(error, fields),
                 "type": _TYPES.get(error.status, usual),
                 "code": error.code,
                 "param": named or None,
             }
         }
 
-    def problem(self, error: RunError, told: Mapping[str, Any]) -> bytes:
-        return to_json(self._error(error, told))
+    def problem(self, error: RunError, fields: Mapping[str, Any]) -> bytes:
+        return to_json(self._error(error, fields))
 
-    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
-        return b"data: %b\n\n%b" % (to_json(self._error(error, told)), _DONE)
+    def error_end(self, error: RunError, fields: Mapping[str, Any], number: int) -> bytes:
+        return b"data: %b\n\n%b" % (to_json(self._error(error, fields)), _DONE)
 
     def _named(self, kind: str) -> dict[str, Any]:
         return {

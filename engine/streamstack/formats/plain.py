@@ -210,8 +210,8 @@ class NdjsonEncoder(Encoder):
     def done(self, content: Any, metadata: Any, summary: Mapping[str, Any], number: int) -> bytes:
         return self._own("done", end_marker(content, metadata, summary), number)
 
-    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
-        return self._own("error", told, number)
+    def error_end(self, error: RunError, fields: Mapping[str, Any], number: int) -> bytes:
+        return self._own("error", fields, number)
 
     def gap(self, missing: Mapping[str, Any], number: int) -> bytes:
         return self._own("gap", missing, number)

@@ -105,10 +105,10 @@ class Encoder(ABC):
         """Return the last bytes of a response that ended well; ``marked``: after the author's `done`."""
         return b""
 
-    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes | None:
+    def error_end(self, error: RunError, fields: Mapping[str, Any], number: int) -> bytes | None:
         """Return the last bytes of a failed response; None where the format can't express it.
 
-        ``told`` is what clients may know of the error: `code`, `message`, `run`.
+        ``fields`` is what clients may know of the error: `code`, `message`, `run`.
         """
         return None
 
@@ -117,7 +117,7 @@ class Encoder(ABC):
         """Whether a good end has no mark, so that a failed response must look cut short even after `error_end`."""
         return False
 
-    def problem(self, error: RunError, told: Mapping[str, Any]) -> bytes | None:
+    def problem(self, error: RunError, fields: Mapping[str, Any]) -> bytes | None:
         """Return the JSON body of an error before the first byte; None for a problem document (RFC 9457)."""
         return None
 

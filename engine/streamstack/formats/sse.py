@@ -78,10 +78,10 @@ class SseEncoder(Encoder):
             self._heads[event] = known
         return known
 
-    def _with_own_id(self, event: Any, given: Any, data: bytes) -> bytes:
+    def _with_own_id(self, event: Any, own_id: Any, data: bytes) -> bytes:
         if self._stream:
             raise refuse_id()
-        return b"%bdata: %b\nid: %b\n\n" % (_name(event), data, _one_line(to_text(given), "id"))
+        return b"%bdata: %b\nid: %b\n\n" % (_name(event), data, _one_line(to_text(own_id), "id"))
 
     def done(self, content: Any, metadata: Any, summary: Mapping[str, Any], number: int) -> bytes:
         return self._own(b"done", end_marker(content, metadata, summary), number)
@@ -91,8 +91,8 @@ class SseEncoder(Encoder):
             return b""
         return self._own(b"done", summary, number)
 
-    def error_end(self, error: RunError, told: Mapping[str, Any], number: int) -> bytes:
-        return self._own(b"error", told, number)
+    def error_end(self, error: RunError, fields: Mapping[str, Any], number: int) -> bytes:
+        return self._own(b"error", fields, number)
 
     @property
     def ends_alike(self) -> bool:

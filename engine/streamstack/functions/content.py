@@ -280,8 +280,8 @@ def file_read(  # noqa: PLR0913  (what may be said about all the formats)
     return _read(run, from_, decode, options, charset)
 
 
-def _largest(run: Run, given: int | None) -> int:
-    return given or run.context.http.max_event_size
+def _largest(run: Run, size: int | None) -> int:
+    return size or run.context.http.max_event_size
 
 
 def _read(run: Run, value: Any, decode: str, options: Options, charset: str | None = None) -> Stream:

@@ -325,7 +325,7 @@ class _Reading:
         self._statement, self._values = query
         self._size = size
         self._encoded = encoded
-        self._given = False
+        self._yielded = False
         self._spool: Spool | None = None
 
     async def batches(self) -> Batches:
@@ -371,7 +371,7 @@ class _Reading:
                     await self._hand_over(feed, opened)
             except RunError as error:
                 again = self._database.may_retry(error, self._statement)
-                if not again or self._given or pause == PAUSES[-1]:
+                if not again or self._yielded or pause == PAUSES[-1]:
                     raise
                 log.info("database-again", database=self._database.name, reason=error.message)
             else:
@@ -380,7 +380,7 @@ class _Reading:
     async def _hand_over(self, feed: Channel, opened: Cursor) -> None:
         size = min(_FIRST, self._size)
         while rows := await opened.fetch(size):
-            self._given = True
+            self._yielded = True
             taken = feed.put(rows)
             if opened.ended:
                 return

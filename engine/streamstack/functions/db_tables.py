@@ -61,13 +61,13 @@ class Writer:
 
     __slots__ = ("_pieces", "_values")
 
-    def __init__(self, words: str = "") -> None:
-        self._pieces = [words]
+    def __init__(self, text: str = "") -> None:
+        self._pieces = [text]
         self._values: list[Any] = []
 
-    def add(self, words: str) -> Writer:
+    def add(self, text: str) -> Writer:
         """Add words of SQL."""
-        self._pieces[-1] += words
+        self._pieces[-1] += text
         return self
 
     def bind(self, value: Any) -> Writer:
@@ -139,16 +139,16 @@ def aliased(table: Any) -> str:
     return f"{table_name(table)} AS {_ALIAS}"
 
 
-def names_of(given: Any, what: str) -> list[str]:
+def names_of(value: Any, what: str) -> list[str]:
     """Return the names that a text or a list gives.
 
     Raises RunError ``template`` for anything else.
     """
-    if isinstance(given, str):
-        return [given]
-    if isinstance(given, (list, tuple)) and given:
-        return [to_text(each) for each in given]
-    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(given)}", parameter=what)
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, (list, tuple)) and value:
+        return [to_text(each) for each in value]
+    raise RunError("template", f"`{what}` must be a name or a list of names, not {a_kind(value)}", parameter=what)
 
 
 def chosen(names: Any) -> str:
@@ -162,23 +162,23 @@ def chosen(names: Any) -> str:
     )
 
 
-def no_names(given: Any) -> tuple[str, str] | None:
+def no_names(value: Any) -> tuple[str, str] | None:
     """Return the problem with a constant for column names of the wrong type."""
-    names = [given] if isinstance(given, str) else given
+    names = [value] if isinstance(value, str) else value
     if isinstance(names, list) and names and all(map(to_text, names)):
         return None
     return ("a name or a list of names", "write the name of a column, or a list such as [id, name]")
 
 
-def no_order(given: Any) -> tuple[str, str] | None:
+def no_order(value: Any) -> tuple[str, str] | None:
     """Return the problem with a constant for the sort order of the wrong type."""
-    if given in ([], {}):
+    if value in ([], {}):
         return None
-    if not isinstance(given, dict):
-        return no_names(given)
-    wrong = [each for each in given.values() if not isinstance(each, str) or each not in _ORDERS]
+    if not isinstance(value, dict):
+        return no_names(value)
+    wrong = [each for each in value.values() if not isinstance(each, str) or each not in _ORDERS]
     if not wrong:
-        return no_names(list(given))
+        return no_names(list(value))
     return "asc or desc for each column", f"write asc or desc, not `{to_text(wrong[0])}`"
 
 
@@ -379,7 +379,7 @@ async def _changed(run: Run, database: str | None, writer: Writer, returning: An
 
 async def _insert_rows(run: Run, table: str, rows: list[Any], returning: Any, database: str | None) -> Any:
     parts = list(_alike(rows))
-    count, given = 0, []
+    count, returned = 0, []
     if len(parts) == 1:
         writer = _insert_alike(table, parts[0])
         return await _changed(run, database, writer, returning)
@@ -388,10 +388,10 @@ async def _insert_rows(run: Run, table: str, rows: list[Any], returning: Any, da
             writer = _insert_alike(table, part)
             found = await _changed(run, database, writer, returning)
             if isinstance(found, list):
-                given += found
+                returned += found
             else:
                 count += found
-    return count if returning is None else given
+    return count if returning is None else returned
 
 
 def _alike(rows: list[Any]) -> list[list[Mapping[str, Any]]]:

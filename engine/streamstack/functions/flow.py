@@ -136,9 +136,9 @@ def for_each(node: Node, code: Code) -> None:
     source, index = code.fresh("source"), code.fresh("index")
     values = values_among(node, "in")
     code.line(f"{source} = {code.constant(iterate)}(", *values)
-    given = value_of(node, "in")
+    argument = value_of(node, "in")
     # A loop counts without a list of all numbers: its memory does not grow with its turns.
-    counted = given.numbers(code) if isinstance(given, Expression) else None
+    counted = argument.numbers(code) if isinstance(argument, Expression) else None
     code.line(f" {counted or source_of(code, node, 'in')},", *values)
     code.line(f" unchanged={code.literal(_hands_on(node))})")
     if constant(node.arguments.get("concurrency"), 1) == 1:
@@ -159,7 +159,7 @@ def _hands_on(node: Node) -> bool:
     if any(name in each.bound for each in body.walk()):
         return False
     for each in (inner.step for inner in body.walk()):
-        sends = each.function.name == "stream" and each.arguments.given.keys() <= _BESIDE
+        sends = each.function.name == "stream" and each.arguments.by_name.keys() <= _BESIDE
         content = each.arguments.get("content")
         for value in values_of(each):
             if any(read.name == name for read in value.reads) and not (
@@ -207,12 +207,12 @@ def _at_once(node: Node, code: Code, source: str, index: str) -> None:
     body = node.inner()
     variable = str(constant(node.arguments.get("as"), "item"))
     with code.binding(variable, loop=Loop(index, source)) as item:
-        turn = code.copy("turn", body, f"{item}, {index}, sink", signals=True)
+        body_name = code.copy("iteration", body, f"{item}, {index}, sink", signals=True)
     signal = code.fresh("signal")
-    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {turn}, sink,")
+    code.line(f"{signal} = await {code.constant(concurrently)}(run, {source}, {body_name}, sink,")
     for name in ("concurrency", "limit"):
-        given = source_of(code, node, name) if node.arguments.get(name) is not None else "None"
-        code.line(f" {name}={given},", *values_among(node, name))
+        source_text = source_of(code, node, name) if node.arguments.get(name) is not None else "None"
+        code.line(f" {name}={source_text},", *values_among(node, name))
     ordered = constant(node.arguments.get("ordered"), default=False)
     code.line(f" ordered={code.literal(ordered)},")
     skip = constant(node.arguments.get("onError"), "fail") == "skip"
@@ -463,7 +463,7 @@ def return_(node: Node, code: Code) -> None:
     code.emit_return(source_of(code, node, "value"), *values_among(node, "value"))
 
 
-async def called(run: Run, functions: Mapping[str, Any], name: str, given: Mapping[str, Any], sink: Any) -> Any:
+async def called(run: Run, functions: Mapping[str, Any], name: str, arguments: Mapping[str, Any], sink: Any) -> Any:
     """Call a `kind: function` with its inputs checked.
 
     Raises RunError ``template`` for inputs that don't fit, ``limit-reached`` past the depth.
@@ -471,7 +471,7 @@ async def called(run: Run, functions: Mapping[str, Any], name: str, given: Mappi
     target = functions.get(name)
     if target is None:
         raise RunError("template", f"unknown function `{name}`{did_you_mean(name, functions)}")
-    return await target.call(run, given, sink)
+    return await target.call(run, arguments, sink)
 
 
 def allowed(name: Any, names: tuple[str, ...]) -> str:
@@ -501,7 +501,7 @@ def call(node: Node, code: Code) -> None:
     The function can access only its inputs and the reserved names. Chunks that it emits are sent to the
     caller's stream.
     """
-    given, names = node.arguments.get("with"), node.arguments.get("oneOf")
+    argument, names = node.arguments.get("with"), node.arguments.get("oneOf")
     source = source_of(code, node, "function")
     if isinstance(names, Items):
         allowed_names = tuple(str(getattr(item, "value", "")) for item in names.items)
@@ -509,11 +509,11 @@ def call(node: Node, code: Code) -> None:
     result = f"{code.target(node.step.result)} = " if node.step.result is not None else ""
     code.line(f"{result}await {code.constant(called)}(run, functions,")
     code.line(f" {source},", *values_among(node, "function"))
-    if isinstance(given, Value):
-        code.line(f" ({source_of(code, node, 'with')}) or {{}}, sink)", given)
+    if isinstance(argument, Value):
+        code.line(f" ({source_of(code, node, 'with')}) or {{}}, sink)", argument)
         return
     code.line(" {")
-    for entry in given.entries if isinstance(given, Entries) else ():
+    for entry in argument.entries if isinstance(argument, Entries) else ():
         assert isinstance(entry.argument, Value)
         code.line(f"  {code.literal(entry.key)}: {code.source(entry.argument)},", entry.argument)
     code.line(" }, sink)")

@@ -35,7 +35,7 @@ from streamstack.functions.http_upstream import (
 from streamstack.language.definition import Effects, Example, JsonSchema, Parameter, Property, function
 from streamstack.language.kinds import Kind
 from streamstack.language.values import to_json, to_text
-from streamstack.runtime.decoders import Options, decoder_for, format_of, read_content_type
+from streamstack.runtime.decoders import Options, decoder_for, format_of, read_content_type, to_utf_8
 from streamstack.runtime.decoders.decoder import Decoder, NotJsonError, OnInvalid, excerpt, parse_json
 from streamstack.runtime.decoders.sse import SseDecoder
 from streamstack.runtime.run import Run
@@ -177,7 +177,7 @@ def _decode(answer: UpstreamResponse, data: bytes, decode: str) -> Any:
         return data
     if name == "json":
         try:
-            return parse_json(data.removeprefix(b"\xef\xbb\xbf"))
+            return parse_json(to_utf_8(data, charset).removeprefix(b"\xef\xbb\xbf"))
         except NotJsonError as error:
             said = f" (its Content-Type is {media[:60]})" if media and format_of(media) != "json" else ""
             raise RunError(

@@ -48,16 +48,16 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STATUS_CLASS: Final = re.compile(r"[1-5](?:xx|XX)")
 
 
-def _no_method(given: Any) -> tuple[str, str] | None:
+def _no_method(value: Any) -> tuple[str, str] | None:
     """Return the problem with a constant for a method, if there is one."""
-    if _TOKEN.fullmatch(given) and given.upper() != "CONNECT":
+    if _TOKEN.fullmatch(value) and value.upper() != "CONNECT":
         return None
     return "an HTTP method", "write GET, POST, PUT, PATCH or DELETE"
 
 
-def _no_statuses(given: Any) -> tuple[str, str] | None:
+def _no_statuses(value: Any) -> tuple[str, str] | None:
     """Return the problem with a constant for allowed statuses, if there is one."""
-    if all(isinstance(each, int) or _STATUS_CLASS.fullmatch(str(each)) for each in given):
+    if all(isinstance(each, int) or _STATUS_CLASS.fullmatch(str(each)) for each in value):
         return None
     return "a list of numbers such as 404 and classes such as 4xx", "write it like [404, 5xx]"
 
@@ -154,13 +154,13 @@ def make_request(  # noqa: PLR0913  (a request has that many parts)
     if not _TOKEN.fullmatch(method) or method == "CONNECT":
         message = "`method` must be an HTTP method such as GET or POST"
         raise RunError("template", message, final=True, parameter="method")
-    given = [
+    bodies = [
         name
         for name, value in (("json", json), ("form", form), ("multipart", multipart), ("body", body))
         if value is not None
     ]
-    if len(given) > 1:
-        raise RunError("template", f"`{given[0]}` and `{given[1]}` are both bodies: give one")
+    if len(bodies) > 1:
+        raise RunError("template", f"`{bodies[0]}` and `{bodies[1]}` are both bodies: give one")
     content, length, media = _body(json, form, multipart, body)
     if isinstance(headers, ForwardedHeaders) and body is None:
         sent.popall("Content-Type", None)  # of another body
@@ -283,11 +283,11 @@ def _join(parts: list[bytes | File]) -> tuple[bytes | AsyncIterator[bytes], int 
             if isinstance(part, bytes):
                 yield part
             else:
-                left = part.size
+                remaining = part.size
                 async for piece in part.pieces():
-                    left -= len(piece)
+                    remaining -= len(piece)
                     yield piece
-                if left:  # its length has been sent, and the server would wait for the rest
+                if remaining:  # its length has been sent, and the server would wait for the rest
                     raise RunError("template", f"the file {part.name} was deleted while it was sent")
 
     return pieces(), sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
@@ -453,9 +453,9 @@ class Reconnect:
     backoff: str = "exponential"
     max_delay: float = 30.0
 
-    def wait(self, attempt: int, asked: float | None, retry_after: float | None) -> float:
-        """Return the seconds before an attempt, counted from 0; ``asked`` by the server's `retry:`."""
-        delay = min(self.delay if asked is None else asked, self.max_delay)
+    def wait(self, attempt: int, wanted: float | None, retry_after: float | None) -> float:
+        """Return the seconds before an attempt, counted from 0; ``wanted`` by the server's `retry:`."""
+        delay = min(self.delay if wanted is None else wanted, self.max_delay)
         if attempt and self.backoff == "exponential":
             delay = min(delay * 2 ** min(attempt, 30), self.max_delay)
             delay *= 1 if clock.exact else random.random()  # noqa: S311  (no secret)
@@ -523,9 +523,9 @@ class Watchdog:
     def _set_timer(self) -> None:
         self.close()
         self._set_for = self._due
-        self._timer = asyncio.get_running_loop().call_at(self._due, self._look)
+        self._timer = asyncio.get_running_loop().call_at(self._due, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if self._task is None:
             return
@@ -625,10 +625,10 @@ class Upstream(ABC):
             return await self._watchdog.limit(work, due)
         except TimeoutError:
             if total:
-                told = f"the stream of {self.host} took longer than {self._times.total:g} s"
+                message = f"the stream of {self.host} took longer than {self._times.total:g} s"
             else:
-                told = f"{self.host} gave nothing within {seconds:g} s"
-            raise RunError("timeout", told) from None
+                message = f"{self.host} gave nothing within {seconds:g} s"
+            raise RunError("timeout", message) from None
 
     def _is_final(self, error: RunError) -> bool:
         """Whether an error ends the stream; else another connection follows."""

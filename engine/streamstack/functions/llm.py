@@ -167,13 +167,13 @@ class ModelStream(Upstream):
         media, _ = read_content_type(answer.headers.get("Content-Type"))
         if media in _CONTRADICTIONS:
             error = await content_error(answer, media, "a stream of events")
-            raise self._told(error) or error
+            raise self._refined(error) or error
 
     async def _make_body(self) -> bytes:
         turns = await load_images(self._chat.turns, self._client.settings.max_body_size)
         return to_json(reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns))))
 
-    def _told(self, error: RunError) -> RunError | None:
+    def _refined(self, error: RunError) -> RunError | None:
         """Return the provider's error that came as JSON where a stream was asked for, None where it is none."""
         body = error.details.get("body")
         about = body[0] if isinstance(body, list) and body else body
@@ -455,34 +455,34 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     client sent messages that are not a conversation, or a file that is not an image). `retry` applies up to the first
     item.
     """
-    asked = _resolve(run, provider, model, base_url, api_key)
-    layers = (asked.options, options or {})
+    call = _resolve(run, provider, model, base_url, api_key)
+    layers = (call.options, options or {})
     if unfit := next(filter(None, map(_no_options, layers)), None):
         message = f"`options` must be {unfit[0]}: {unfit[1]}"
         raise RunError("template", message, final=True, parameter="options")
     chat = Chat(
-        asked.model,
+        call.model,
         read_messages(messages),
         read_system(system),
         tuple(_read_tools(tools or [], functions)),
         max_tokens,
         temperature,
-        own=asked.own,
+        own=call.own,
     )
     times = StreamTimeouts.of(run.context.http, first_chunk_timeout, idle_timeout, timeout)
     reading: ModelStream | SimulatedStream
-    if asked.provider is None:
+    if call.provider is None:
         # An option of the real provider is none of the stand-in's.
-        simulation = read_options({} if asked.stands_in else merge(dict(asked.options), options or {}))
+        simulation = read_options({} if call.stands_in else merge(dict(call.options), options or {}))
         reading = SimulatedStream(run, chat, simulation, times, largest=run.context.http.max_body_size, only=only)
     else:
         client = run.context.resource(open_http)
         reading = ModelStream(
             run,
             client,
-            asked.provider,
+            call.provider,
             chat,
-            _request(asked, asked.provider),
+            _request(call, call.provider),
             layers,
             times,
             on_invalid=on_invalid,
@@ -501,7 +501,7 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _ModelCall:
     """Which model is asked where. ``own`` tells that the address is the provider's.
 
     Without a provider it is the simulator, which ``stands_in`` while a key is missing, or was chosen.
@@ -516,7 +516,7 @@ class _Asked:
     stands_in: bool = False
 
 
-def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, api_key: str | None) -> _Asked:
+def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, api_key: str | None) -> _ModelCall:
     """Return what a step, the settings and the environment say of a model together.
 
     Raises RunError ``template`` for a model that is not configured, or has no key.
@@ -536,7 +536,7 @@ def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, a
         api_key = api_key or known.api_key
         without_key = known.without_key
     if provider == SIMULATOR:
-        return _Asked(None, model, options)
+        return _ModelCall(None, model, options)
     speaks = PROVIDERS[provider]
     key = api_key or _first(context.env, speaks.keys)
     url = base_url or _first(context.env, speaks.addresses)
@@ -547,19 +547,19 @@ def _resolve(run: Run, provider: str | None, model: str, base_url: str | None, a
                 f"`baseUrl`. `withoutKey: {SIMULATOR}` under `models:` answers without one"
             )
         if without_key == SIMULATOR:
-            return _Asked(None, model, options, stands_in=True)
+            return _ModelCall(None, model, options, stands_in=True)
         url = without_key
     url = context.address.of(url or speaks.url).rstrip("/")
-    return _Asked(speaks, model, options, url, key, own=url == speaks.url)
+    return _ModelCall(speaks, model, options, url, key, own=url == speaks.url)
 
 
-def _request(asked: _Asked, provider: Provider) -> UpstreamRequest:
+def _request(call: _ModelCall, provider: Provider) -> UpstreamRequest:
     """Return the request to a model, without its body."""
-    headers = make_headers({**provider.headers(asked.key), "Content-Type": "application/json"})
+    headers = make_headers({**provider.headers(call.key), "Content-Type": "application/json"})
     headers["Accept"] = "text/event-stream"
     # Servers that compress tend to hold events back until there is enough to compress.
     headers["Accept-Encoding"] = "identity"
-    url = parse_url(asked.url + provider.path(asked.url, asked.model))
+    url = parse_url(call.url + provider.path(call.url, call.model))
     return UpstreamRequest("POST", url, headers, redirects=_REDIRECTS)
 
 

@@ -114,9 +114,9 @@ async def jwt_verify(  # noqa: PLR0913  (a token is checked in that many ways)
     return verify(parsed, find_keys(parsed, [key]), rules)
 
 
-def _names(given: Any) -> tuple[str, ...]:
-    listed = given if isinstance(given, list) else [] if given is None else [given]
-    if not all(isinstance(each, str) for each in listed) or (given is not None and not listed):
+def _names(value: Any) -> tuple[str, ...]:
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(each, str) for each in listed) or (value is not None and not listed):
         raise RunError("template", "`issuer` and `audience` are texts, or lists of texts")
     return tuple(listed)
 
@@ -346,8 +346,8 @@ def hmac_verify(
     that is signed, but older than `tolerance`, does not match: a recorded request can't be sent again.
     """
     if not isinstance(content, (str, bytes)):
-        told = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"
-        raise RunError("template", told)
+        message = f"`content` must be a text or bytes, such as `request.body`, not a {kind(content)}"
+        raise RunError("template", message)
     if not secret:
         raise RunError("template", "`secret` is empty: anybody could sign")
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
@@ -357,10 +357,10 @@ def hmac_verify(
     wanted = _SCHEMES[scheme]
     headers = run.request().get("headers", {})
     signature = headers.get(wanted.header) if signature is None else signature
-    given = [(signature or "").strip().removeprefix(wanted.prefix)]
+    signatures = [(signature or "").strip().removeprefix(wanted.prefix)]
     if scheme == "stripe":
-        pairs = [part.strip().partition("=") for part in given[0].split(",")]
-        given = [value for name, _, value in pairs if name == "v1"]
+        pairs = [part.strip().partition("=") for part in signatures[0].split(",")]
+        signatures = [value for name, _, value in pairs if name == "v1"]
         timestamp = next((value for name, _, value in pairs if name == "t"), None)
     if wanted.signed is not None:
         timestamp = headers.get(wanted.timestamp) if timestamp is None else timestamp
@@ -369,16 +369,16 @@ def hmac_verify(
         data = wanted.signed(timestamp.encode(), data)
     made = signing.new(key, data, "sha256")
     ours = b64encode(made.digest()) if wanted.base64 else made.hexdigest().encode()
-    return any(signing.compare_digest(ours, theirs.encode("utf-8", "surrogatepass")) for theirs in given)
+    return any(signing.compare_digest(ours, theirs.encode("utf-8", "surrogatepass")) for theirs in signatures)
 
 
 def _matches_any(key: bytes, data: bytes, signature: str, algorithm: str) -> bool:
     """Return whether a signature matches in one of the forms in which signatures are written."""
     made = signing.new(key, data, algorithm)
-    given = signature.strip().removeprefix(f"{algorithm}=").encode("utf-8", "surrogatepass")
-    plain = given.rstrip(b"=")
+    received = signature.strip().removeprefix(f"{algorithm}=").encode("utf-8", "surrogatepass")
+    plain = received.rstrip(b"=")
     known = (
-        (made.hexdigest().encode(), given.lower()),
+        (made.hexdigest().encode(), received.lower()),
         (b64encode(made.digest()).rstrip(b"="), plain),
         (urlsafe_b64encode(made.digest()).rstrip(b"="), plain),
     )

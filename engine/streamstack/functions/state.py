@@ -233,7 +233,7 @@ _KEY = Parameter("key", Bound(Kind.KEY), "Key: a text, a number, or a list of th
 _TTL = Parameter("ttl", Bound(Kind.DURATION, minimum=0.001), "Time to live. Default: until the entry is evicted.")
 
 
-def _check_kept(value: Any) -> None:
+def _check_storable(value: Any) -> None:
     if isinstance(value, Opaque):
         raise RunError("template", f"a {value.kind} can't be cached: {value.remedy}")
 
@@ -278,7 +278,7 @@ async def set_(run: Run, key: Any, value: Any, ttl: float | None = None) -> None
     `state.maxSize`; in Redis, the configuration of Redis decides. A single value larger than `maxSize` fails
     with `limit-reached`. Streams and files can't be cached.
     """
-    _check_kept(value)
+    _check_storable(value)
     await run.context.resource(open_state).store.set(canonical_json(key), value, ttl)
 
 
@@ -344,7 +344,7 @@ async def use(run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float |
 
     async def make() -> Any:
         made = await do()
-        _check_kept(made)
+        _check_storable(made)
         try:
             await state.store.set(name, made, ttl)
         except RunError as error:

@@ -120,12 +120,12 @@ def stream(node: Node, code: Code) -> None:
         _emit(code, node, piece, event, pacer_name)
 
 
-def _group(code: Code, node: Node, group: str, given: Arguments, name: str) -> str:
+def _group(code: Code, node: Node, group: str, arguments: Arguments, name: str) -> str:
     """Return source for a parameter of `split` or `pace`, or its default."""
     declared = node.step.function.by_name[group].type
     assert isinstance(declared, Group)
     parameter = next(inner for inner in declared.parameters if inner.name == name)
-    argument = given.get(name)
+    argument = arguments.get(name)
     if argument is None:
         return code.literal(parameter.default)
     return argument_source(code, node, parameter.type, argument, parameter)
@@ -182,8 +182,8 @@ def done(node: Node, code: Code) -> None:
     """
     content = value_of(node, "content")
     code.line("sink.done(")
-    given = source_of(code, node, "content") if content is not None else "MISSING"
-    code.line(f" {given},", *values_among(node, "content"))
+    value = source_of(code, node, "content") if content is not None else "MISSING"
+    code.line(f" {value},", *values_among(node, "content"))
     code.line(f" {source_of(code, node, 'metadata')},", *values_among(node, "metadata"))
     code.line(")")
 

@@ -172,8 +172,8 @@ def map_(
 def filter_(run: Run, in_: Any, where: Any) -> Stream:
     """Return the items for which a condition is true, in order."""
     items = checked(in_)
-    keeps = where if callable(where) else lambda _: where
-    return Stream(lambda: passed(run, iterate(items), partial(filter, keeps)))
+    matches = where if callable(where) else lambda _: where
+    return Stream(lambda: passed(run, iterate(items), partial(filter, matches)))
 
 
 @function(

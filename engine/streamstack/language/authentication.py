@@ -292,11 +292,11 @@ def _algorithms(
     listed = node.get("algorithms")
     if listed is None or not is_written(listed):
         return ("HS256",) if secret else fitting
-    given: tuple[str, ...] = values.get("algorithms", ())
+    chosen: tuple[str, ...] = values.get("algorithms", ())
     if isinstance(listed, Sequence) and not listed.items:
         message = f"`{name}.algorithms`: without any, no token could be valid"
         reader.refuse(listed.mark, message)
-    for each in given:
+    for each in chosen:
         if each in fitting:
             continue
         if each.lower() == "none":
@@ -307,7 +307,7 @@ def _algorithms(
         else:
             fault = f"unknown algorithm `{each}`{did_you_mean(each, fitting)}"
         reader.refuse(listed.mark, f"`{name}.algorithms`: {fault}")
-    return given
+    return chosen
 
 
 def _weigh_secret(reader: SettingsReader, mark: Mark, secret: str, algorithms: tuple[str, ...], name: str) -> None:

@@ -211,11 +211,11 @@ class ConstantArgument:
 class Arguments:
     """The arguments of a step, or of a group within them, by parameter name."""
 
-    given: Mapping[str, Argument]
+    by_name: Mapping[str, Argument]
     mark: Mark
 
     def get(self, name: str) -> Argument | None:
-        return self.given.get(name)
+        return self.by_name.get(name)
 
 
 @fast_dataclass()

@@ -241,13 +241,13 @@ def _socket(parts: SplitResult, user: str | None, password: str | None, database
 def _options(parts: SplitResult) -> dict[str, Any]:
     """Return what stands after the question mark. Raises ValueError for an unknown option."""
     known = _SHARED if parts.scheme != "rediss" else _SHARED | _TLS
-    given: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in known:
-            told = ", ".join(known)
-            raise ValueError(f"after the ? there is a name it does not know: it knows {told}")
-        given[name] = known[name](value)
-    return given
+            names = ", ".join(known)
+            raise ValueError(f"after the ? there is a name it does not know: it knows {names}")
+        options[name] = known[name](value)
+    return options
 
 
 def _database(text: str) -> int:

@@ -317,7 +317,7 @@ class _Sorter:
         """Sort all arguments, in the order of the function's parameters."""
         arguments = self.step.arguments
         for parameter in self.step.function.parameters:
-            argument = arguments.given.get(parameter.name)
+            argument = arguments.by_name.get(parameter.name)
             if argument is not None:
                 self._sort(parameter.name, parameter.type, argument, arguments, None, parameter.name, parameter)
 
@@ -344,9 +344,9 @@ class _Sorter:
         elif isinstance(argument, Arguments):
             form = _form(wanted, (Group,))
             for inner in form.parameters if isinstance(form, Group) else ():
-                given = argument.given.get(inner.name)
-                if given is not None:
-                    self._sort(inner.name, inner.type, given, argument, entry, f"{path}.{inner.name}", inner)
+                held = argument.by_name.get(inner.name)
+                if held is not None:
+                    self._sort(inner.name, inner.type, held, argument, entry, f"{path}.{inner.name}", inner)
         elif isinstance(argument, Items):
             form = _form(wanted, (ListOf,))
             if isinstance(form, ListOf):
@@ -397,13 +397,13 @@ def _form(wanted: Type, types: tuple[type, ...]) -> Type | None:
 
 
 def _bound_name(binds: Binds, group: Arguments, step: Step) -> str:
-    named = group.given.get(binds.parameter) or step.arguments.given.get(binds.parameter)
+    named = group.by_name.get(binds.parameter) or step.arguments.by_name.get(binds.parameter)
     return str(named.value) if isinstance(named, ConstantArgument) else (binds.default or binds.parameter)
 
 
 def _one_by_one(step: Step) -> bool:
-    given = step.arguments.given.get(CONCURRENCY)
-    return given is None or constant(given) == 1
+    argument = step.arguments.by_name.get(CONCURRENCY)
+    return argument is None or constant(argument) == 1
 
 
 def _written(step: Step) -> Iterator[Written]:
@@ -411,7 +411,7 @@ def _written(step: Step) -> Iterator[Written]:
     effects = step.function.effects
     if effects.sets or effects.rebinds is not None or effects.publishes is not None:
         for parameter in step.function.parameters:
-            argument = step.arguments.given.get(parameter.name)
+            argument = step.arguments.by_name.get(parameter.name)
             keys = (effects.sets and parameter.main) or effects.publishes == parameter.name
             if keys and isinstance(argument, Entries):
                 for entry in argument.entries:
@@ -434,11 +434,11 @@ def constant(argument: Argument | None, default: Any = MISSING) -> Any:
 def runs_once_at_least(node: Node, block: Block) -> bool:
     """Tell whether a loop surely has a first turn: over a list that is written out, a number of times, while true."""
     for parameter in node.step.function.parameters:
-        given = node.step.arguments.given.get(parameter.name)
-        if given is None or not parameter.required:
+        argument = node.step.arguments.by_name.get(parameter.name)
+        if argument is None or not parameter.required:
             continue
         kind = parameter.type.kind if isinstance(parameter.type, Bound) else None
-        value = constant(given)
+        value = constant(argument)
         if block.binds:
             if kind is Kind.ITEMS:
                 return isinstance(value, (list, tuple)) and bool(value)
@@ -501,7 +501,7 @@ def _gather(argument: Argument, found: list[Value | ConstantArgument | Stack]) -
     # The classes themselves are compared, since a large project has a hundred thousand arguments.
     kind = type(argument)
     if kind is Arguments:
-        for inner in argument.given.values():  # type: ignore[union-attr]
+        for inner in argument.by_name.values():  # type: ignore[union-attr]
             _gather(inner, found)
     elif kind is Items:
         for inner in argument.items:  # type: ignore[union-attr]
@@ -519,7 +519,7 @@ def _gather(argument: Argument, found: list[Value | ConstantArgument | Stack]) -
 def called_by(step: Step) -> Iterator[str]:
     """Yield the names of the functions that a step calls, as far as they are constant."""
     for parameter in step.function.effects.calls:
-        argument = step.arguments.given.get(parameter)
+        argument = step.arguments.by_name.get(parameter)
         for item in argument.items if isinstance(argument, Items) else (argument,):
             called = constant(item)
             for each in called if isinstance(called, list) else (called,):

@@ -431,8 +431,8 @@ def _leaves(error: ValidationError, message: Callable[[ValidationError], str]) -
     meant = [each for each in alternatives.values() if not _is_of_another_type(each[0])]
     if len(meant) > 1:
         # One property tells the alternatives apart: `type: {const: circle}`.
-        told = [each for each in meant if not any(fault.validator in ("const", "enum") for fault in each)]
-        meant = told or meant
+        specific = [each for each in meant if not any(fault.validator in ("const", "enum") for fault in each)]
+        meant = specific or meant
     if len(meant) == 1:
         return [leaf for each in meant[0] for leaf in _leaves(each, message)]
     if not meant:

@@ -65,11 +65,11 @@ _NAMED: Final = re.compile(
     ([^\s"'&,;{}()<>\[\]]{4,})
     """
 )
-_TELLING: Final = re.compile(
+_REVEALING: Final = re.compile(
     r"://|bearer|basic|token|eyJ|key|secret|passw|pwd|sig|gh[opsu]_|xox|AKIA|AIza|sk[-_]", re.IGNORECASE
 )
 
-_TELLS_NOTHING: Final = frozenset({"key", "keys", "session", "auth", "salt"})
+_HARMLESS: Final = frozenset({"key", "keys", "session", "auth", "salt"})
 
 #: Fields of the log that hold words, numbers and names of definitions alone: an input may equal one of them.
 _OWN: Final = frozenset(
@@ -156,7 +156,7 @@ def masked(text: str, *, forms: bool = True, inputs: bool = True) -> str:
         text = known.sub(MASK, text)
     if sensitive is not None and inputs:
         text = sensitive.hide(text)
-    if not forms or not _TELLING.search(text):
+    if not forms or not _REVEALING.search(text):
         return text
     text = _URL_USER.sub(MASK, text)
     text = _JWT.sub(rf"\1{MASK}", text)
@@ -182,7 +182,7 @@ def masked_value(value: Any, name: str = "") -> Any:
 
 def _is_secret(name: str) -> bool:
     """Tell whether what has a name is a secret; a name that says no more than `key` does not tell."""
-    return name.lower() not in _TELLS_NOTHING and _SECRET_NAME.search(_snake(name)) is not None
+    return name.lower() not in _HARMLESS and _SECRET_NAME.search(_snake(name)) is not None
 
 
 def _snake(name: str) -> str:

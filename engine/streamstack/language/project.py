@@ -119,16 +119,16 @@ def validate(
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
-        kept = entry.reading.findings
+        found_here = entry.reading.findings
         if definition is not None:
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
-            later += [finding for finding in kept if finding.severity == "warning"]
-            errors = [finding for finding in kept if finding.severity == "error"]
-            kept = suppress(later, errors, definition, entry.document.root)
-            if not definition.disabled and not any(each.severity == "error" for each in kept):
+            later += [finding for finding in found_here if finding.severity == "warning"]
+            errors = [finding for finding in found_here if finding.severity == "error"]
+            found_here = suppress(later, errors, definition, entry.document.root)
+            if not definition.disabled and not any(each.severity == "error" for each in found_here):
                 sound.append(definition)
-        findings += kept
+        findings += found_here
     return _make_project(sound), sorted(set(findings))
 
 
@@ -189,6 +189,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         proved = analyse(definition, around.callees)
         # Where something is wrong with the shape, what only looks mistaken may be its consequence.
         found += [each for each in proved if each.severity == "error"] if entry.failed else proved
+    elif entry.reading.unread is not None:
+        found += analyse(definition, around.callees, entry.reading.unread)
     return found
 
 
@@ -369,9 +371,9 @@ def read_project(
     variables, findings = read_env_file(file, display_name(file)) if env_file else ({}, [])
     environment = {**variables, **environment}
     place = find_settings(root)
-    kept = read_texts([] if place is None else [place], findings)
+    texts = read_texts([] if place is None else [place], findings)
     name = display_name(place or root / SETTINGS)
-    settings, found = load_settings(kept.get(name), name, environment, check_environment=check_environment)
+    settings, found = load_settings(texts.get(name), name, environment, check_environment=check_environment)
     if place is not None:
         found += _check_single(place)
     top = root if place is None else place.parent
@@ -386,9 +388,9 @@ def read_project(
             names_of(settings),
             settings.inputs,
         )
-    wrong += _unanswered(settings, project, kept.get(name, ""), name)
+    wrong += _unanswered(settings, project, texts.get(name, ""), name)
     findings = sorted({*findings, *found, *wrong})
-    return Checked(root, project, settings, findings, kept | sources, environment)
+    return Checked(root, project, settings, findings, texts | sources, environment)
 
 
 def _unanswered(settings: Settings, project: Project, text: str, name: str) -> list[Diagnostic]:

@@ -21,6 +21,7 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
 from streamstack.spec import (
@@ -118,9 +119,9 @@ class Cors:
 def _check_cors(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: str) -> bool:
     origins = values.get("origins", ())
     if "*" in origins and values.get("credentials"):
-        given = node.get("origins") or node
+        place = node.get("origins") or node
         message = f'`{name}`: `credentials` can\'t go with origins: "*"; browsers refuse it.'
-        reader.refuse(given.mark, message, "name the origins")
+        reader.refuse(place.mark, message, "name the origins")
         return False
     return bool(origins)
 
@@ -251,7 +252,7 @@ class Server:
 #: What becomes of a slow reader.
 SLOW_CLIENTS: Final = ("block", "disconnect", "dropOldest")
 #: The formats that can tell a reader of dropped chunks, or that have no slow readers (`json` is sent whole).
-TELLING: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
+REPORTS_GAPS: Final = ("auto", *(each.name for each in FORMATS if each.gaps or each.whole))
 #: Formats of which a reader can come back: the others have no place for an id.
 RESUMABLE: Final = ("auto", *(each.name for each in FORMATS if each.resumable and not each.alias_of))
 
@@ -355,7 +356,7 @@ def _check_together(reader: SettingsReader, node: Mapping, values: dict[str, Any
     made = replace(defaults, **values)
     marks = {key.text: value.mark for key, value in node.items}
     # As a default of the project it is for the endpoints whose format can tell.
-    if made.slow_client == "dropOldest" and made.format not in TELLING and "slowClient" in marks:
+    if made.slow_client == "dropOldest" and made.format not in REPORTS_GAPS and "slowClient" in marks:
         message = (
             f"`slowClient`: `dropOldest` leaves chunks out, and `format: {made.format}` "
             "has no way to tell a reader of it"
@@ -894,6 +895,11 @@ def load_settings(
     if not isinstance(root, Mapping):
         findings.append(make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
         return Settings(), sorted(findings)
+    # As they are written, without the values of variables. Those of `authentication` are reported by their reader.
+    written = documents[0].root
+    if isinstance(written, Mapping):
+        sections = tuple(item for item in written.items if item[0].text != "authentication")
+        findings += find_secrets(Mapping(sections, written.mark))
     reader = SettingsReader(findings, Path(file).parent)
     later = {each.name for each in LATER}
     for key, node in root.items:
@@ -901,8 +907,8 @@ def load_settings(
             message = f"`{key.text}` is not served by this version: it would be ignored"
             reader.refuse(key.mark, message, code="not-yet")
     values = reader.values(SETTINGS, root, "")
-    written = {
+    names = {
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
-    return Settings(**values, written=written), sorted(blame(documents[0].root, findings, env))
+    return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

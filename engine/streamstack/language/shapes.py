@@ -71,7 +71,7 @@ class Shape:
     low: float | None = None
     high: float | None = None
     title: str = ""
-    tells: Any = None
+    condition: Any = None
     unless: Any = None
     loose: bool = False
 
@@ -167,7 +167,7 @@ def _join(one: Shape, other: Shape, depth: int = 0) -> Shape:
     if one.is_null or other.is_null:
         held = other if one.is_null else one
         absent, loose = one.absent or other.absent, one.loose or other.loose
-        return replace(held, null=null, absent=absent, unless=unless, constant=MISSING, tells=None, loose=loose)
+        return replace(held, null=null, absent=absent, unless=unless, constant=MISSING, condition=None, loose=loose)
     inner = [each.items for each in (one, other) if each.items is not None]
     # An empty list says nothing of the items that the other holds.
     bare = [
@@ -188,7 +188,7 @@ def _join(one: Shape, other: Shape, depth: int = 0) -> Shape:
         None if one.low is None or other.low is None else min(one.low, other.low),
         None if one.high is None or other.high is None else max(one.high, other.high),
         one.title if one.title == other.title else "",
-        one.tells if one.tells == other.tells else None,
+        one.condition if one.condition == other.condition else None,
         unless,
         one.loose or other.loose,
     )
@@ -289,12 +289,12 @@ def unite(shapes: Iterable[Shape]) -> Shape:
 # ---------------------------------------------------------------------------------------- notation
 
 #: What a declaration refers to: the shape of a parameter's value, and its constant.
-Given = Callable[[str], "Shape | None"]
+ShapeOfParameter = Callable[[str], "Shape | None"]
 
 _TOKEN: Final = re.compile(r"\s*(stream of|items of|\.\.\.|[A-Za-z_][A-Za-z0-9_]*|.)")
 
 
-def parse(text: str, given: Given | None = None, why: str = "") -> Shape:
+def parse(text: str, parameter: ShapeOfParameter | None = None, why: str = "") -> Shape:
     """Return the shape that a declaration writes.
 
     Args:
@@ -307,9 +307,9 @@ def parse(text: str, given: Given | None = None, why: str = "") -> Shape:
     """
     if not text:
         return ANY
-    if given is None:
+    if parameter is None:
         return _parse_alone(text, why)
-    return _Parser(text, given, why).all() or ANY
+    return _Parser(text, parameter, why).all() or ANY
 
 
 @lru_cache(maxsize=1024)
@@ -333,11 +333,11 @@ def parameters_in(text: str) -> frozenset[str]:
 class _Parser:
     """Reads the notation from left to right."""
 
-    def __init__(self, text: str, given: Given, why: str) -> None:
+    def __init__(self, text: str, parameter: ShapeOfParameter, why: str) -> None:
         self._text = text
         self._tokens: Iterator[str] = (found[1] for found in _TOKEN.finditer(text.rstrip()))
         self._next = next(self._tokens, "")
-        self._given = given
+        self._parameter = parameter
         self._why = why or "it may be null"
 
     def all(self) -> Shape | None:
@@ -368,10 +368,10 @@ class _Parser:
         wanted = self._take()
         self._take("else")
         other = self._type()
-        given = self._given(name)
-        if given is None or given.constant is MISSING:
-            return (shape or ANY) | (other or ANY) if given is not None else other
-        return shape if given.constant == wanted else other
+        parameter = self._parameter(name)
+        if parameter is None or parameter.constant is MISSING:
+            return (shape or ANY) | (other or ANY) if parameter is not None else other
+        return shape if parameter.constant == wanted else other
 
     def _suffixed(self) -> Shape | None:
         shape = self._primary()
@@ -398,14 +398,14 @@ class _Parser:
         if word == "stream of":
             return Shape(frozenset({"stream"}), items=self._suffixed() or ANY)
         if word == "items of":
-            given = self._given(self._take())
-            return None if given is None else given.item()
+            parameter = self._parameter(self._take())
+            return None if parameter is None else parameter.item()
         if word in ("any", "null"):
             return ANY if word == "any" else NULL
         if word in _GROUPS:
             return Shape(_GROUPS[word])
         if word.isidentifier():
-            return self._given(word)
+            return self._parameter(word)
         raise ValueError(f"{self._text}: `{word}` is not expected")
 
     def _record(self) -> Shape:
@@ -414,11 +414,11 @@ class _Parser:
         while self._next != "}":
             name = self._take()
             if name == "..." and self._next.isidentifier():
-                given = self._given(self._take())
-                if given is None or given.fields is None:
+                parameter = self._parameter(self._take())
+                if parameter is None or parameter.fields is None:
                     rest = rest or ANY
                 else:
-                    fields.update(given.fields)
+                    fields.update(parameter.fields)
             elif name == "...":
                 rest = rest or ANY
             else:

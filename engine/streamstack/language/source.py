@@ -543,9 +543,11 @@ class _Reader:
         """Refuse what can't be a key, such as the inner braces of `{{name}}`."""
         top.key = Scalar("", mark)
         is_mapping = isinstance(node, Mapping) and kind is not events.AliasEvent
-        told = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
-        if told:
-            self._drop(top, make_diagnostic("yaml-quotes", top.mark, told[0], "write a binding as <<name>>", told[1]))
+        described = traps.describe_mustache(self.source, top.start) if top.flow and is_mapping else None
+        if described:
+            self._drop(
+                top, make_diagnostic("yaml-quotes", top.mark, described[0], "write a binding as <<name>>", described[1])
+            )
             return
         if kind is events.AliasEvent:
             what = "An alias"
@@ -587,6 +589,8 @@ def _height(node: Node) -> int:
 
 #: Characters of a mapping or list that is written in one line.
 _FLOW_WIDTH: Final = 90
+#: What has to be written as an escape.
+_INVISIBLE: Final = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\uf000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
 class _Writer(yaml.SafeDumper):
@@ -597,7 +601,8 @@ class _Writer(yaml.SafeDumper):
 
 
 def _represent_text(writer: _Writer, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None if resolve(text) == text else "'"
+    plain = resolve(text) == text and (text[:1].isalnum() or text[:1] in "<\\/_")
+    style = '"' if _INVISIBLE.search(text) else "|" if "\n" in text else None if plain else "'"
     return writer.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 

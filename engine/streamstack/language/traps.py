@@ -458,12 +458,12 @@ def _next_cause(reading: TrapReading, seen: list[tuple[int, int]]) -> tuple[int,
     return None
 
 
-def _repeats(source: SourceText, finding: Diagnostic, told: list[Diagnostic], seen: list[tuple[int, int]]) -> bool:
+def _repeats(source: SourceText, finding: Diagnostic, reported: list[Diagnostic], seen: list[tuple[int, int]]) -> bool:
     """Tell whether a finding only repeats what was told about a value that stays unrepaired."""
     if finding.code not in ("yaml-quotes", "yaml-syntax"):
         return False
     ranges = ((source.mark_written(first), source.mark_written(last)) for first, last in seen)
-    return any(first <= finding.mark <= last and any(first == d.mark for d in told) for first, last in ranges)
+    return any(first <= finding.mark <= last and any(first == d.mark for d in reported) for first, last in ranges)
 
 
 def _try(

@@ -285,9 +285,9 @@ class Distinct:
 
     def _note(self, known: Hashable) -> None:
         data = b"b" + known if isinstance(known, bytes) else b"v" + canonical_json(known)
-        word = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
-        place = word >> (64 - self._BITS)
-        rest = word & ((1 << (64 - self._BITS)) - 1)
+        hashed = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+        place = hashed >> (64 - self._BITS)
+        rest = hashed & ((1 << (64 - self._BITS)) - 1)
         rank = 64 - self._BITS - rest.bit_length() + 1
         before = self._registers[place]
         if rank > before:
@@ -530,14 +530,14 @@ class Ends:
         return self._values[-1] if self._values else None
 
 
-def _check_order(value: Any, word: str) -> None:
+def _check_order(value: Any, operation: str) -> None:
     """Raise RunError ``template`` for a value that has no order."""
     kind = type(value)
     if kind is float:
         if value != value:  # noqa: PLR0124  (NaN)
-            raise RunError("template", f"`{word}` needs numbers, and one is not finite")
+            raise RunError("template", f"`{operation}` needs numbers, and one is not finite")
     elif kind not in _ORDERED and not isinstance(value, date):
-        raise RunError("template", f"`{word}` needs numbers, texts or timestamps, not {a_kind(value)}")
+        raise RunError("template", f"`{operation}` needs numbers, texts or timestamps, not {a_kind(value)}")
 
 
 class Extreme:

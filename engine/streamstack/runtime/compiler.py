@@ -108,7 +108,7 @@ _UNTESTED = frozenset({"log"})
 MAX_BLOCKS = 12
 
 
-def _asks_for_source(read: Read) -> bool:
+def _reads_source(read: Read) -> bool:
     """Whether a name read is `loop` with a fact about its source, or `loop` as a whole."""
     return read.name == "loop" and (not read.path or read.path[0] in ("last", "length"))
 
@@ -159,7 +159,7 @@ class Code:
         reads = [read for value in values for read in value.reads]
         names = {read.name: self.name(read.name) for read in reads}
         loop = self._loop()
-        if loop is not None and "loop" in names and not any(map(_asks_for_source, reads)):
+        if loop is not None and "loop" in names and not any(map(_reads_source, reads)):
             # The loop may be around this function, which then does not know its source.
             names["loop"] = f"loop_object({loop.index}, None)"
         return Site(self.step, self.section, values, names)
@@ -304,7 +304,7 @@ class Code:
         return source if self._mutator is None else self._mutator.constant(value.mark, converted, source)
 
     def drops(self, node: Node) -> str | None:
-        """Return the condition that a mutant drops the step; None where there are no mutants."""
+        """Return the condition that a mutant drops the step; None without mutants."""
         if self._probes is None or self._mutator is None:
             return None
         number = self._probes.mutant(node, node.mark, f"`{node.title}` was dropped")

@@ -95,7 +95,7 @@ def _named(argument: Any, name: str = "") -> Iterator[tuple[str, Value]]:
     if isinstance(argument, Value):
         yield name, argument
     elif isinstance(argument, Arguments):
-        for key, inner in argument.given.items():
+        for key, inner in argument.by_name.items():
             yield from _named(inner, key)
     elif isinstance(argument, Entries):
         for entry in argument.entries:

@@ -205,12 +205,19 @@ class _Group:
 
     def __init__(self, inputs: tuple[Input, ...], rules: InputRules, *, commas: bool = False) -> None:
         self._fields = [
-            (each.name, _form_names(each), _build_texts(each, rules, commas=commas), each.required, default_of(each))
+            (
+                each.name,
+                _form_names(each),
+                _list_names(each),
+                _build_texts(each, rules, commas=commas),
+                each.required,
+                default_of(each),
+            )
             for each in inputs
         ]
 
     def __call__(self, lookup: Lookup, faults: InputFaults, result: dict[str, Any]) -> None:
-        for name, names, check, required, make in self._fields:
+        for name, names, list_names, check, required, make in self._fields:
             value: Any = MISSING
             sent = None
             for each in names:
@@ -229,7 +236,9 @@ class _Group:
                 result[name] = value
                 continue
             fill(result, name, make, faults)
-            if required:
+            if any(map(lookup, list_names)):
+                faults.add_at(name, f"is sent as the item of a list, and is not one: write {name}=...")
+            elif required:
                 faults.add_at(name, "is required")
 
 
@@ -287,11 +296,18 @@ def _form_names(declared: Input) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*names, *(f"{name}[]" for name in names))))
 
 
+def _list_names(declared: Input) -> tuple[str, ...]:
+    """Return the names of an input that is not a list as `price[]` and `price[0]` have it."""
+    if declared.type == "list":
+        return ()
+    return tuple(f"{name}[]" for name in (declared.name, *declared.aliases))
+
+
 def _build_form(inputs: tuple[Input, ...], rules: InputRules, elsewhere: Mapping[str, str]) -> Check:
     """Compile the check of a form, by the names of its fields."""
     group = _Group(inputs, rules)
     refuse_unknown = build_unknown(inputs, elsewhere) if rules.unknown == "refuse" else None
-    bracketed = {name for each in inputs for name in _form_names(each)[1 + len(each.aliases) :]}
+    bracketed = {f"{name}[]" for each in inputs for name in (each.name, *each.aliases)}
 
     def check(form: Form, faults: InputFaults) -> Inputs:
         result = Inputs()

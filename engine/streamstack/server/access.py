@@ -148,33 +148,38 @@ def _quoted(text: str) -> str:
 def _find(request: Request, places: tuple[CredentialPlace, ...]) -> tuple[CredentialPlace, str | None]:
     """Return what a caller sent, from the first place that has something.
 
-    Raises RunError ``unauthorized`` where it is there twice: two readers could each take another one.
+    Raises RunError ``unauthorized`` where it is there twice, since two readers could each take another one, and where
+    all that was sent is empty or of another scheme: only a request without credentials is that of a guest.
     """
+    fault = ""
     for place in places:
         if place.where == "header":
-            sent = _from_header(request, place.name)
+            sent = _only(request.headers.getall(place.name, []), f"the header {place.name}")
+            if sent is not None:
+                sent, wrong = _in_header(sent.strip(), place.name)
+                fault = fault or wrong
         elif place.where == "cookie":
+            # Browsers send cookies that a logout has emptied.
             sent = _only(_cookies(request, place.name), f"the cookie {place.name}")
         else:
             sent = _only(_queried(request, place.name), f"`{place.name}` in the query")
+            fault = fault or (f"`{place.name}` in the query is empty" if sent == "" else "")
         if sent:
             return place, sent
+    if fault:
+        raise RunError("unauthorized", fault)
     return BEARER, None
 
 
-def _from_header(request: Request, name: str) -> str | None:
-    value = _only(request.headers.getall(name, []), f"the header {name}")
-    if value is None:
-        return None
-    scheme, _, rest = value.strip().partition(" ")
+def _in_header(value: str, name: str) -> tuple[str, str]:
+    """Return the credential in the value of a header, and what is wrong where it has none."""
+    scheme, _, rest = value.partition(" ")
     if scheme.lower() == "bearer":
-        return rest.strip()
+        return rest.strip(), "" if rest.strip() else "the header Authorization needs a token behind `Bearer`"
     if name.lower() != "authorization":
-        return value.strip()  # a header of its own holds the credential alone
-    if scheme and not rest:
-        # Of no scheme: most likely a token, whose sender is not to be taken for a guest.
-        raise RunError("unauthorized", "the header Authorization is written: Bearer ...")
-    return None  # Basic and the like are for others
+        return value, "" if value else f"the header {name} is empty"  # it holds the credential alone
+    # Browsers send Basic with every request to a host whose proxy asks for it.
+    return "", "" if scheme.lower() == "basic" and rest else "the header Authorization is written: Bearer ..."
 
 
 def _only(values: list[str], where: str) -> str | None:

@@ -33,6 +33,7 @@ MOST_FIELDS: Final = 1000
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
+_UTF_8: Final = frozenset({"utf-8", "utf8", "us-ascii", None})
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16"})
 
 
@@ -92,7 +93,8 @@ async def read_body(request: Request, layout: Layout, max_body: int, *, keep: bo
     if media == _FORM:
         return read_form(data, "body")
     if not media or _is_json(media):
-        return JsonText(data)
+        # RFC 8259 has JSON in UTF-8; what says that it is not is believed.
+        return JsonText(data if charset in _UTF_8 else _decode(data, charset).encode())
     return _decode(data, charset) if data else None
 
 

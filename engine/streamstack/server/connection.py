@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from contextlib import suppress
-from http import HTTPStatus
+from http import HTTPMethod
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
@@ -48,6 +48,8 @@ CONNECTIONS: Final = 10_000
 _HELD: Final = 64 * 1024
 #: What HTTP/2 begins with (RFC 9113, section 3.4).
 _PREFACE: Final = b"PRI "
+#: So many bytes of a head are kept, while it comes in pieces, to say what is wrong with it.
+_OPENING: Final = 256
 #: Seconds between looks at whether a client has left that is not read from.
 _CHECK_INTERVAL: Final = 1.0
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -255,8 +257,8 @@ class ClientConnection(asyncio.Protocol):
         if protocol is None:
             return
         if tail:
-            if len(self._opening) < len(_PREFACE):
-                self._opening += data[: len(_PREFACE)]
+            if len(self._opening) < _OPENING:
+                self._opening += data[:_OPENING]
             joint = (tail + data[:3]).find(_END_OF_HEAD)
             end = joint + 4 - len(tail) if joint >= 0 else data.find(_END_OF_HEAD) + 4
             complete = joint >= 0 or end > 3
@@ -268,7 +270,7 @@ class ClientConnection(asyncio.Protocol):
             self._lines = self._size = 0
             end = data.find(_END_OF_HEAD, start) + 4
             complete = end > 3
-            self._opening = b"" if complete else data[start : start + len(_PREFACE)]
+            self._opening = b"" if complete else data[start : start + _OPENING]
         if self._opening.startswith(_PREFACE) if self._opening else data.startswith(_PREFACE, start):
             self._refuse(_HTTP_2, "HTTP/2")
             return
@@ -396,6 +398,11 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(problem_alone(error))
         self._at = _END
         self.transport.close()
+
+    @property
+    def request_line(self) -> bytes:
+        """The line that the head begins with, or its beginning."""
+        return (self._opening or self._head[:_OPENING]).lstrip(b"\r\n").partition(b"\r\n")[0]
 
     @property
     def many_headers(self) -> bool:
@@ -647,6 +654,34 @@ _REASONS: Final[dict[type[BaseException], str]] = {
 }
 
 
+_METHOD: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VERSIONS: Final = (b"HTTP/1.1", b"HTTP/1.0")
+
+
+def _explain(line: bytes, failure: BaseException | None) -> tuple[int, str] | None:
+    """Return the status and the message for a request line that aiohttp can't read; None where nothing else is known.
+
+    It may be the beginning of one. An unknown method is a 405, not a 501 (RFC 9110, section 9.1): what a client sends
+    is no fault of the server, and does not count as one.
+    """
+    method, _, rest = line.partition(b" ")
+    target, _, version = rest.strip().partition(b" ")
+    if not target or _METHOD.fullmatch(method) is None or b" " in version:
+        return None
+    name = method[:20].decode()
+    if version.startswith(b"HTTP/") and version not in _VERSIONS:
+        return 400, "this server speaks HTTP/1.1 and HTTP/1.0 only"
+    if name.upper() in HTTPMethod.__members__ and name.upper() != name:
+        return 405, f"methods are written in capital letters: {name.upper()}"
+    if target == b"*":
+        return 400, "the target `*` is for OPTIONS only: write a path such as /api/orders"
+    if isinstance(failure, BadStatusLine) and name not in HTTPMethod.__members__ and line.isascii():
+        return 405, f"the method {name} is not known to this server"
+    if not target.startswith(b"/") and b"://" not in target:
+        return 400, "the path of a request begins with `/`"
+    return None
+
+
 class _Refusal(AbstractStreamWriter):
     """Writes a problem document in place of what aiohttp says of a request that it can't read."""
 
@@ -659,17 +694,17 @@ class _Refusal(AbstractStreamWriter):
 
     async def write_eof(self, chunk: bytes = b"") -> None:
         """Write the problem document."""
-        status = HTTPStatus.BAD_REQUEST
-        message = "the request is not valid HTTP"
         failure = _failures.take()
+        status, message = 400, "the request is not valid HTTP"
         for kind, reason in _REASONS.items():
-            message = reason if isinstance(failure, kind) else message
+            if isinstance(failure, kind):
+                status, message = _explain(self._connection.request_line, failure) or (400, reason)
         if isinstance(failure, LineTooLong) or self._connection.many_headers:
-            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            status = 431
             message = f"the request line and each header may have {LINE_SIZE} bytes, and there may be {HEADERS} headers"
-        log.info("request-malformed", reason=type(failure).__name__, status=status.value)
+        log.info("request-malformed", reason=type(failure).__name__, status=status)
         if not self._transport.is_closing():
-            error = RunError("invalid-input", message, status=status.value)
+            error = RunError("method-not-allowed" if status == 405 else "invalid-input", message, status=status)
             self._transport.write(problem_alone(error))
 
     async def drain(self) -> None:

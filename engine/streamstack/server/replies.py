@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from streamstack.errors import ERRORS, INTERNAL, Place, RunError
+from streamstack.language.keys import METHODS
 from streamstack.language.masking import masked
 from streamstack.language.values import to_json
 from streamstack.server.headers import BODILESS, date_line, header_lines, phrase, status_line
@@ -354,6 +355,10 @@ def status_of(error: RunError) -> int:
     return error.status if 400 <= error.status <= 599 else 500
 
 
+#: The methods that endpoints can have, where the path is not known.
+ALLOW: Final = b"Allow: %b\r\n" % ", ".join(METHODS).encode()
+
+
 def problem_alone(error: RunError) -> bytes:
     """Return a problem document as the whole answer on a connection that is then closed, whatever was asked."""
     body = problem(error, None, error.status)
@@ -362,6 +367,7 @@ def problem_alone(error: RunError) -> bytes:
             status_line(error.status),
             _PROBLEM,
             b"Retry-After: 1\r\n" if error.status == HTTPStatus.SERVICE_UNAVAILABLE else b"",
+            ALLOW if error.status == HTTPStatus.METHOD_NOT_ALLOWED else b"",
             b"Content-Length: %d\r\n" % len(body),
             date_line(),
             b"Connection: close\r\n\r\n",

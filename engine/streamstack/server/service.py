@@ -25,6 +25,7 @@ from streamstack.server.endpoints import AtOnce, EndpointHandler, Routes
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
 from streamstack.server.replies import (
+    ALLOW,
     CLOSE,
     JSON,
     KEEP,
@@ -386,6 +387,9 @@ class Service:
             if request.method == "OPTIONS" and path == "*":
                 self._note_options(request)
                 return send(request, 204, b"Allow: GET, HEAD, POST, OPTIONS\r\n", b"")
+            if request.method == "CONNECT":
+                error = RunError("method-not-allowed", "this server is not a proxy", status=405)
+                return self._refuse(request, error, ALLOW)
             return self._refuse(request, RunError("not-found", "no endpoint has this path"))
         if request.method == "OPTIONS":
             self._note_options(request)

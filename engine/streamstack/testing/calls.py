@@ -88,7 +88,7 @@ def fits(match: Match, call: Call, *, with_body: bool = True) -> bool:
 
 def fits_url(pattern: str, url: URL) -> bool:
     """Tell whether a URL is one that a pattern means; `*` is any text. Without a query, any query will do."""
-    address, asks, query = pattern.partition("?")
+    address, has_query, query = pattern.partition("?")
     if "/" not in address.partition("://")[2] and not address.endswith("*"):
         address += "/"
     plain = url.with_query(None).with_fragment(None).with_user(None)
@@ -96,7 +96,7 @@ def fits_url(pattern: str, url: URL) -> bool:
         plain = plain.with_port(None)
     if not any(_like(address, text) for text in (str(plain), plain.human_repr())):
         return False
-    if not asks:
+    if not has_query:
         return True
     wanted, present = (sorted(parse_qsl(text, keep_blank_values=True)) for text in (query, url.raw_query_string))
     return len(wanted) == len(present) and all(

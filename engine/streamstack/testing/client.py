@@ -152,12 +152,12 @@ class _Conversation:
             auto_decompress=False,
             read_bufsize=_SLOW_BUFFER // 2 if slow else 1 << 16,
         ) as session:
-            await self._ask(session, self._client.resume_after)
+            await self._send(session, self._client.resume_after)
             if self.answer.left and self._client.resume_after is not None:
                 self.answer.left = False
                 await asyncio.sleep(self._client.resume_delay)
                 self._headers["Last-Event-ID"] = self._last_id
-                await self._ask(session, None)
+                await self._send(session, None)
 
     def leave(self) -> None:
         """Record that the client has left."""
@@ -180,7 +180,7 @@ class _Conversation:
         del reader
         self.answer.left = True
 
-    async def _ask(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
+    async def _send(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
         answer = self.answer
         try:
             response = await session.request(
@@ -360,8 +360,8 @@ def _problem(answer: Answer) -> dict[str, Any]:
     if not isinstance(value, dict):
         return {"status": answer.status, "message": answer.body.decode("utf-8", "replace")}
     inner = value.get("error")
-    told = inner if isinstance(inner, dict) else value
-    return {**told, "status": answer.status, "message": told.get("detail", told.get("message"))}
+    fields = inner if isinstance(inner, dict) else value
+    return {**fields, "status": answer.status, "message": fields.get("detail", fields.get("message"))}
 
 
 def pieces_of(answer: Answer, sizes: list[int]) -> list[Chunk]:

@@ -177,7 +177,7 @@ class _Check:
         if expect.status is not None and answer.status != expect.status:
             received = answer.failure or f"received {answer.status}"
             if answer.error is not None:
-                received += f": {_told(answer.error)}"
+                received += f": {_described(answer.error)}"
             yield self._fail("status", f"`status`: expected {expect.status}, {received}")
 
     def _errors(self) -> Iterator[Failure]:
@@ -187,9 +187,9 @@ class _Check:
             yield from self._expected_error()
         elif answer.error is not None:
             if refused and expect.status is None:
-                yield self._fail("", f"status {answer.status} was answered: {_told(answer.error)}")
+                yield self._fail("", f"status {answer.status} was answered: {_described(answer.error)}")
             elif not refused and expect.outcome != "failed":
-                yield self._fail("", f"the stream ended by an error: {_told(answer.error)}")
+                yield self._fail("", f"the stream ended by an error: {_described(answer.error)}")
         elif answer.failure and not answer.left and (answer.status is None or expect.outcome != "failed"):
             yield self._fail("", answer.failure)
         if expect.outcome is not None:
@@ -431,10 +431,10 @@ def _seconds(value: float) -> str:
     return f"{value * 1000:.6g} ms" if value < 1 else f"{value:.6g} s"
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _described(error: Mapping[str, Any]) -> str:
     faults = error.get("errors")
-    told = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name) is not None) or shown(error)
-    return f"{told} ({shown(faults)})" if faults else told
+    text = ": ".join(str(error[name]) for name in ("code", "message") if error.get(name) is not None) or shown(error)
+    return f"{text} ({shown(faults)})" if faults else text
 
 
 def call_differs(expected: ExpectedCall, call: Call) -> str:

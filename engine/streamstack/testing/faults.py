@@ -263,8 +263,8 @@ class Facts:
         chooses: It may pass over items.
         gathers: What was gathered of a chunk is sent when the run fails.
         outlives: The run goes on when the client has left.
-        first: Seconds to the first chunk, at most; 0 is no limit.
-        silence: Seconds between two chunks, at most; 0 is no limit.
+        first: Seconds to the first chunk, at most; 0 for no limit.
+        silence: Seconds between two chunks, at most; 0 for no limit.
     """
 
     handles: bool = False
@@ -285,7 +285,7 @@ class Facts:
         names = {step.function.name for step in steps}
         return cls(
             handles=any(map(_handles, steps)),
-            concurrent=bool(names & _CONCURRENT) or any("concurrency" in step.arguments.given for step in steps),
+            concurrent=bool(names & _CONCURRENT) or any("concurrency" in step.arguments.by_name for step in steps),
             timed=bool(names & _TIMED),
             chooses=bool(names & _CHOOSING) or any(step.when is not None for step in steps),
             gathers=bool(names & _GATHERING),
@@ -304,7 +304,7 @@ def _with_called(step: Step, project: Project) -> Iterator[Step]:
 
 def _handles(step: Step) -> bool:
     return any(
-        name in step.arguments.given and constant(step.arguments.given[name]) not in allowed
+        name in step.arguments.by_name and constant(step.arguments.by_name[name]) not in allowed
         for name, allowed in _HANDLERS.items()
     )
 
@@ -409,7 +409,7 @@ class _Judge:
             os.fspath(project.root),
         ]
         self._secrets = [text.encode() for text in texts if text.encode() not in shown]
-        self._asked = Counter(map(_repetition, happy.calls))
+        self._expected_calls = Counter(map(_repetition, happy.calls))
         self._peak = _peak()
 
     def broken(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
@@ -522,12 +522,16 @@ class _Judge:
         for call in seen.calls:
             if call.arrived is not None and call.ended is None and call.closed is None:
                 yield f"call {call.number} ({call.method} {call.url.host}) is left open"
-        asked = Counter[Any]()
+        counted = Counter[Any]()
         sent = min((each.began + each.chunks[0].at for each in seen.answers if each.chunks), default=None)
         for call in seen.calls:
-            asked[_repetition(call)] += 1
+            counted[_repetition(call)] += 1
             late = sent is not None and call.arrived is not None and call.arrived > sent
-            if late and call.method not in _REPEATABLE and asked[_repetition(call)] > self._asked[_repetition(call)]:
+            if (
+                late
+                and call.method not in _REPEATABLE
+                and counted[_repetition(call)] > self._expected_calls[_repetition(call)]
+            ):
                 yield f"call {call.number} ({call.method} {call.url.host}) is repeated after the first chunk"
         if any(happy.facts.outlives for happy in self._exchanges):
             return

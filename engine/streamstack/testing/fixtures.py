@@ -33,12 +33,12 @@ def record(suite: Suite, session: Session, environment: Mapping[str, str]) -> It
         case = test.case
         for recording in (recordings := session.record(test, environment).recordings):
             call = recording.call
-            asked = f"{case.mark}: {call.method} {call.url.with_query(None).with_user(None)}"
+            called = f"{case.mark}: {call.method} {call.url.with_query(None).with_user(None)}"
             if recording.fault and not recording.status:
-                yield f"{asked} was not recorded: {recording.fault}"
+                yield f"{called} was not recorded: {recording.fault}"
             else:
                 broken = f", which broke off: {recording.fault}" if recording.fault else ""
-                yield f"{asked} was recorded: status {recording.status}, {len(recording.pieces)} pieces{broken}"
+                yield f"{called} was recorded: status {recording.status}, {len(recording.pieces)} pieces{broken}"
         # Written before the next test, whose secrets are others.
         upstreams = write_fixtures(case, recordings, Path(test.file).parent)
         if upstreams:

@@ -59,9 +59,9 @@ class MessageAnswer:
         Raises ConnectionError, or is cancelled, where the other side closes before the end.
         """
         await asyncio.sleep(self.first_after)
-        asked = request.headers.get("Sec-WebSocket-Protocol", "")
+        offered = request.headers.get("Sec-WebSocket-Protocol", "")
         opened = web.WebSocketResponse(
-            protocols=[name.strip() for name in asked.split(",") if name.strip()], decode_text=False
+            protocols=[name.strip() for name in offered.split(",") if name.strip()], decode_text=False
         )
         opened.headers.extend(self.headers)
         await opened.prepare(request)

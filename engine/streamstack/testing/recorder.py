@@ -96,10 +96,10 @@ class _Relay:
         for name in ("Host", "Content-Length"):
             headers.popall(name, None)
         headers["Accept-Encoding"] = "identity"  # a fixture is to be read
-        asked = UpstreamRequest(call.method, call.url, headers, call.body or None, redirects=0)
+        outgoing = UpstreamRequest(call.method, call.url, headers, call.body or None, redirects=0)
         try:
             relay = self._relay_messages if call.url.scheme in ("ws", "wss") else self._relay_body
-            response = await relay(request, call, asked)
+            response = await relay(request, call, outgoing)
         except RunError as error:
             self.recording.fault = error.message
             if request.transport is not None:
@@ -108,9 +108,9 @@ class _Relay:
         call.ended = asyncio.get_running_loop().time()
         return response
 
-    async def _relay_body(self, request: web.BaseRequest, call: Call, asked: UpstreamRequest) -> web.StreamResponse:
+    async def _relay_body(self, request: web.BaseRequest, call: Call, outgoing: UpstreamRequest) -> web.StreamResponse:
         recording, clock = self.recording, _Clock()
-        answer = await self.client.send(asked)
+        answer = await self.client.send(outgoing)
         try:
             recording.status, recording.first_after = answer.status, clock.lap()
             recording.headers = [(name, value) for name, value in answer.headers.items() if _HEADERS.fullmatch(name)]
@@ -129,9 +129,11 @@ class _Relay:
             answer.close()
         return relayed
 
-    async def _relay_messages(self, request: web.BaseRequest, call: Call, asked: UpstreamRequest) -> web.StreamResponse:
+    async def _relay_messages(
+        self, request: web.BaseRequest, call: Call, outgoing: UpstreamRequest
+    ) -> web.StreamResponse:
         recording, clock = self.recording, _Clock()
-        remote = await self.client.connect(asked, _LARGEST_MESSAGE)
+        remote = await self.client.connect(outgoing, _LARGEST_MESSAGE)
         recording.status, recording.first_after = 101, clock.lap()
         local = web.WebSocketResponse(decode_text=False)
         await local.prepare(request)

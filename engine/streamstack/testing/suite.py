@@ -171,7 +171,7 @@ class Session:
 
     Args:
         folder: A folder of their own.
-        server: The server of their databases.
+        server: A database server, which is started when a test needs one.
         faults: The faults that passing tests are repeated with, beside those that they name themselves.
         fault: The name of the only fault that they are repeated with.
     """
@@ -182,28 +182,39 @@ class Session:
     fault: str | None = None
     _databases: TestDatabases | None = None
 
-    def run(self, test: Test, limit: float | None = None) -> Result:
-        """Run a test and compare, then repeat it with its faults; with a ``limit`` in seconds, without faults."""
+    @property
+    def databases(self) -> TestDatabases:
+        """The databases of this process."""
         if self._databases is None:
             self._databases = TestDatabases(self.server)
+        return self._databases
+
+    def run(self, test: Test) -> Result:
+        """Run a test and compare, then with its faults if it passes."""
+        result = self.run_once(test)
+        return self._sweep(test, result) if result.passed else result
+
+    def run_once(self, test: Test, limit: float | None = None) -> Result:
+        """Run a test without faults, for at most ``limit`` seconds, and compare."""
         probes = test.project.probes
         if probes is not None:
             probes.take()
-        seen = run_case(test.project, test.case, self._databases, self.folder, limit=limit)
+        seen = run_case(test.project, test.case, self.databases, self.folder, limit=limit)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
-        result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
-        return result if failures or limit is not None else self._sweep(test, result, self._databases)
+        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
 
-    def _sweep(self, test: Test, result: Result, databases: TestDatabases) -> Result:
-        """Repeat a test that passes with its faults."""
+    def _sweep(self, test: Test, result: Result) -> Result:
+        """Repeat a test with its faults."""
         kinds = self.faults_of(test.case)
         if not kinds:
             return result
         began = perf_counter()
-        swept = sweep(test.project, test.case, databases, self.folder, file=test.file, kinds=kinds, only=self.fault)
+        swept = sweep(
+            test.project, test.case, self.databases, self.folder, file=test.file, kinds=kinds, only=self.fault
+        )
         failures = tuple(
             Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
             for each in swept.broken
@@ -219,10 +230,8 @@ class Session:
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
-        if self._databases is None:
-            self._databases = TestDatabases(self.server)
         case = replace(test.case, env={**test.case.env, **environment}, real_time=True)
-        return run_case(test.project, case, self._databases, self.folder, record=True)
+        return run_case(test.project, case, self.databases, self.folder, record=True)
 
     def close(self) -> None:
         """Drop the databases, and stop their server if this process has started it."""
@@ -294,7 +303,7 @@ def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs:
 
     def notices(index: int) -> str:
         limit = _MUTANT_LIMIT + _TIMES * hits[index][2]
-        return "" if session.run(tests[index], limit).passed else tests[index].case.name
+        return "" if session.run_once(tests[index], limit).passed else tests[index].case.name
 
     tried = [trial for trial in trials(probes_of_all, hits) if suite.whole or trial.mutant.mark.file in files]
     for index, verdict in run_on_processes(tried, run, session.close, jobs):

@@ -44,7 +44,7 @@ class LocalUpstreams:
         self._servers: list[asyncio.Server] = []
         self._handlers: web.Server | None = None
         self._closed_port = socket.socket()
-        self._leaving = False
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         self._closed_port.bind((_HOST, 0))  # it does not listen: connections are refused
@@ -54,7 +54,7 @@ class LocalUpstreams:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leaving = True
+        self._closing = True
         self._closed_port.close()
         for server in self._servers:
             server.close()
@@ -165,6 +165,6 @@ class LocalUpstreams:
         except RunError as error:  # of an answer that was chosen now
             raise ConnectionAbortedError(error.message) from error
         except (ConnectionError, asyncio.CancelledError):
-            if not self._leaving and call.ended is None:
+            if not self._closing and call.ended is None:
                 call.closed = loop.time()
             raise

@@ -22,7 +22,7 @@ _BEGIN: Final = 10_000.0
 #: Decimal places of the virtual clock: less than the resolution of the event loop.
 _PLACES: Final = 9
 #: Seconds of virtual CPU time that each look at it takes.
-_LOOK: Final = 1e-5
+_POLL: Final = 1e-5
 #: Real seconds that messages of other processes have to arrive after an answer that was sent together with them.
 _ARRIVAL: Final = 0.001
 
@@ -37,7 +37,7 @@ class VirtualSelector(selectors.DefaultSelector):
     def __init__(self, patience: float, limit: float) -> None:
         super().__init__()
         self.now = _BEGIN
-        self.looks = 0  # at the time of the CPU
+        self.polls = 0  # at the time of the CPU
         self.outside = 0  # works of others that are under way
         self._loop: asyncio.AbstractEventLoop | None = None
         self._patience = patience
@@ -134,8 +134,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def cpu_time(self) -> float:
         """Return the time that slices of the CPU end by: it counts calls, so that they end at the same places."""
-        self.clock.looks += 1
-        return self.clock.now + self.clock.looks * _LOOK
+        self.clock.polls += 1
+        return self.clock.now + self.clock.polls * _POLL
 
     @contextmanager
     def outside(self) -> Iterator[None]:

@@ -732,10 +732,10 @@ async def apply_setup(connection: Connection, files: Iterable[Path]) -> list[Pat
 
 
 async def _apply(connection: Connection, file: Path, text: str) -> None:
-    for word, start in first_words(text):
-        if word in _ENDING:
+    for keyword, start in first_words(text):
+        if keyword in _ENDING:
             line = text.count("\n", 0, start) + 1
-            reason = f"{file}:{line}: {word.upper()} in a setup file, which is run in one transaction: remove it"
+            reason = f"{file}:{line}: {keyword.upper()} in a setup file, which is run in one transaction: remove it"
             raise RunError("database", reason, final=True)
     try:
         await connection.execute(text)

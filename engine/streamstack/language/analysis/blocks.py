@@ -42,7 +42,7 @@ class FrameStates:
     """What `return` ends: the states in which it did, and what it gave."""
 
     returns: list[AnalysisState] = field(default_factory=list)
-    given: list[Content] = field(default_factory=list)
+    returned: list[Content] = field(default_factory=list)
     loops: list[LoopStates] = field(default_factory=list)
 
 
@@ -190,17 +190,17 @@ class Frames(AnalysisContext):
         if block.copies:
             with self.copy(block, state, words) as copy:
                 end = self.follow(block, state)
-                after, given = self.leave_frame(end)
+                after, returned = self.leave_frame(end)
                 self.finish(copy.deferred, after)
-            return after, given
+            return after, returned
         return self.leave_frame(self.follow(block, state))
 
     def leave_frame(self, end: AnalysisState | None) -> tuple[AnalysisState | None, Content]:
         """Return the state in which the innermost frame ends, and what it gives."""
         frame = self.frames.pop()
-        given = list(frame.given) if end is None else [*frame.given, PLAIN]
-        content = given[0] if given else PLAIN
-        for each in given[1:]:
+        returned = list(frame.returned) if end is None else [*frame.returned, PLAIN]
+        content = returned[0] if returned else PLAIN
+        for each in returned[1:]:
             content = content.join(each)
         return join([*(each.fork() for each in frame.returns), end]), content
 
@@ -209,7 +209,7 @@ class Frames(AnalysisContext):
     ) -> tuple[AnalysisState | None, dict[str, Content]]:
         emission = self.emission
         ends: list[AnalysisState | None] = []
-        given: dict[str, Content] = {}
+        returned: dict[str, Content] = {}
         sent: list[Event | None] = []
         late, emission.late = emission.late, []
         consumed, prompt = dict(entry.consumed), False
@@ -220,7 +220,7 @@ class Frames(AnalysisContext):
             words = f"the branch `{each.label}`"
             end, content = self.frame(each, branch, words)
             ends.append(end)
-            given[each.label or ""] = content
+            returned[each.label or ""] = content
             sent.append(emission.events[met] if len(emission.events) > met else None)
             if end is not None:
                 consumed.update(end.consumed)
@@ -230,14 +230,14 @@ class Frames(AnalysisContext):
         self._check_done_beside(entry, ends, sent)
         reached = [end for end in ends if end is not None]
         if len(reached) < len(ends):
-            return None, given
+            return None, returned
         entry.consumed = consumed
         entry.may_be_unsent = all(end.may_be_unsent for end in reached)
         entry.may_be_sent = entry.may_be_sent or any(end.may_be_sent for end in reached)
         for end in reached:
             entry.pending = merge(entry.pending, end.pending) if entry.may_be_unsent else ()
             entry.done = entry.done or end.done
-        return entry, given
+        return entry, returned
 
     def _check_done_beside(
         self, entry: AnalysisState, ends: list[AnalysisState | None], sent: list[Event | None]
@@ -253,9 +253,9 @@ class Frames(AnalysisContext):
         inner = state.fork()
         self.bind(block, inner)
         with self.around(condition=block):
-            end, given = self.frame(block, inner, f"this `{node.step.function.name}`")
-        if given.is_stream:
-            made = given.streams[0]
+            end, returned = self.frame(block, inner, f"this `{node.step.function.name}`")
+        if returned.is_stream:
+            made = returned.streams[0]
             self.reports.add(
                 "stream-in-expression",
                 node.mark,
@@ -353,7 +353,7 @@ class Blocks(Frames):
         ``tested``: names whose being bound its conditions test. ``read``: the streams it iterates. Return the state
         behind it, how its work per item emits, and what its branches give.
         """
-        emissions, given = NO_EMISSIONS, dict[str, Content]()
+        emissions, returned = NO_EMISSIONS, dict[str, Content]()
         after: AnalysisState | None = state
         alternatives = node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE)
         if alternatives:
@@ -365,7 +365,7 @@ class Blocks(Frames):
             after = self._try(node, after)
         branches = node.nested(Nesting.BRANCH)
         if branches and after is not None:
-            after, given = self.follow_branches(branches, after)
+            after, returned = self.follow_branches(branches, after)
         for each in node.blocks:
             if after is None:
                 break
@@ -384,7 +384,7 @@ class Blocks(Frames):
                     self.follow_defer(each, after)
                 case _:
                     pass
-        return after, emissions, given
+        return after, emissions, returned
 
     # -- in the step's own frame
 

@@ -30,6 +30,7 @@ from streamstack.language.graph import all_values, called_itself, reached, steps
 from streamstack.language.kinds import Kind
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Scalar, Sequence
+from streamstack.language.secrets import find_secrets
 from streamstack.language.values import MISSING
 from streamstack.spec import Bound
 
@@ -303,36 +304,24 @@ def _ids(definition: Definition) -> Iterator[tuple[Value]]:
 
 # -- the text of a document
 
-#: What the tokens of well-known services look like.
-_TOKENS: Final = re.compile(
-    r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{16,}"  # OpenAI, Anthropic
-    r"|\bgh[pousr]_[A-Za-z0-9]{30,}"  # GitHub
-    r"|\bAKIA[0-9A-Z]{16}"  # AWS
-    r"|\bAIza[0-9A-Za-z_-]{30,}"  # Google
-    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"  # Slack
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"  # a JWT
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\b(?:Bearer|Basic) +[A-Za-z0-9._~+/=-]{12,}"
-)
-#: A password in a URL: postgres://user:password@host.
-_IN_URL: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s:@<]+@")
-#: Keys whose value is a secret, however they are spelt.
-_KEYS: Final = frozenset(
-    {"accesstoken", "apikey", "clientsecret", "password", "privatekey", "secret", "secretkey", "xapikey"}
-)
-_SEPARATORS: Final = re.compile(r"[-_ ]")
-
 #: Its values are types and descriptions, whatever the names.
 _DECLARATIONS: Final = "inputParameters"
 
 
-#: A name in the brackets of Jinja2 and n8n, or a reserved one in those of JavaScript and the shell.
+_PATH: Final = r"(?:input|sent|request|auth|env|settings)(?:\.[A-Za-z_]\w*|\[(?:\d+|'[^'\n]*'|\"[^\"\n]*\")\])+"
+#: A name in the brackets of Jinja2 and n8n, or a reserved one as JavaScript, Ruby, the shell and Xano write it.
 _FOREIGN: Final = re.compile(
-    r"(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
-    r"|\$\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
+    r"<<.*?>>"
+    r"|(?:^=)?\{\{-? *(\$?[A-Za-z_][^{}]*?) *-?\}\}"
+    r"|[$#]\{ *((?:input|sent|request|auth|env|settings|loop|stream|run)\b[^{}]*?) *\}"
     r"|\$\{! *([^{}]*?) *\}"  # Benthos
     r"|\{%([-+]? *(?:if|elif|else|endif|for|endfor|set|endset|macro|endmacro|raw|endraw)\b[^{}%]*?)%\}"
+    rf"|(?<![\w$/])\$({_PATH})|(?<![\w%])%({_PATH})%",
+    re.DOTALL,
 )
+#: An input whose binding lacks its brackets.
+_BARE: Final = re.compile(r"(?:input|sent)\.([A-Za-z_]\w*)(?:\.\w+|\[\d+\])*")
+_MARKS: Final = frozenset("{$%")
 #: The root of a path, in other tools of two words: `github.event`.
 _ROOT: Final = re.compile(r"\$?[A-Za-z_]\w*")
 
@@ -346,35 +335,32 @@ def check_texts(root: nodes.Node, reported: Collection[Mark] = ()) -> list[Diagn
 
     ``reported`` are the places of texts whose brackets are reported elsewhere.
     """
-    return list(_search(root, reported, named=True))
+    declared = root.get(_DECLARATIONS) if isinstance(root, nodes.Mapping) else None
+    inputs = {key.text for key, _ in declared.items} if isinstance(declared, nodes.Mapping) else set()
+    return [*find_secrets(root, unnamed=(_DECLARATIONS,)), *_search(root, reported, inputs)]
 
 
-def _secret(what: str, mark: Mark) -> Diagnostic:
-    return make_diagnostic("secret-in-definition", mark, f"{what} is in the file in plain text")
-
-
-def _search(node: nodes.Node, reported: Collection[Mark], *, named: bool) -> Iterator[Diagnostic]:
-    """Yield what is found; secrets by the names of keys too where ``named``."""
-    if isinstance(node, Scalar):
-        what = _looks_like(node)
-        if what:
-            yield _secret(what, node.mark)
-        if isinstance(node.value, str) and "{" in node.value and node.mark not in reported:
-            yield from _foreign(node, node.value)
-    elif isinstance(node, Sequence):
+def _search(node: nodes.Node, reported: Collection[Mark], inputs: Collection[str]) -> Iterator[Diagnostic]:
+    """Yield the bindings that other tools would read as such. ``inputs`` are the declared ones."""
+    if isinstance(node, Sequence):
         for item in node.items:
-            yield from _search(item, reported, named=named)
-    else:
-        for key, item in node.items:
-            if named and isinstance(item, Scalar) and _is_secret(key.text, item):
-                yield _secret(f"the value of `{key.text}`", item.mark)
-            else:
-                yield from _search(item, reported, named=named and key.text != _DECLARATIONS)
+            yield from _search(item, reported, inputs)
+    elif isinstance(node, nodes.Mapping):
+        for _, item in node.items:
+            yield from _search(item, reported, inputs)
+    elif isinstance(node.value, str) and node.mark not in reported and not _MARKS.isdisjoint(node.value):
+        yield from _foreign(node, node.value)
+    elif (bare := _BARE.fullmatch(node.text)) is not None and node.style == "plain" and bare[1] in inputs:
+        hint = f"write `<<{node.text}>>`"
+        message = f"`{node.text}` is a text, and is sent unchanged"
+        yield make_diagnostic("foreign-binding", node.mark, message, hint, node.rewrite(f"<<{node.text}>>"))
 
 
 def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
     for match in _FOREIGN.finditer(text):
-        written, inner, instead = match[0], match[1] or match[2] or match[3] or "", ""
+        if match.lastindex is None:
+            continue  # a binding
+        written, inner, instead = match[0], match[1] or match[2] or match[3] or match[5] or match[6] or "", ""
         root = _ROOT.match(inner)
         advice = look_up(root[0], NAMES) if root is not None else None
         if match[4] is not None:
@@ -393,28 +379,12 @@ def _foreign(node: Scalar, text: str) -> Iterator[Diagnostic]:
         yield make_diagnostic("foreign-binding", mark, f"`{written}` is sent unchanged", hint, replacement)
 
 
-def _is_secret(key: str, value: Scalar) -> bool:
-    text = value.value
-    if not isinstance(text, str) or len(text) < 4 or "<<" in text or "<%" in text:
-        return False
-    return _SEPARATORS.sub("", key).lower() in _KEYS
-
-
-def _looks_like(node: Scalar) -> str:
-    text = node.value
-    if not isinstance(text, str) or len(text) < 10:
-        return ""
-    if _TOKENS.search(text):
-        return "what looks like a secret"
-    return "a password in a URL" if "://" in text and _IN_URL.search(text) else ""
-
-
 def suppress(
-    findings: Iterable[Diagnostic], kept: Iterable[Diagnostic], definition: Definition, root: nodes.Node
+    findings: Iterable[Diagnostic], unsuppressed: Iterable[Diagnostic], definition: Definition, root: nodes.Node
 ) -> list[Diagnostic]:
     """Leave out the findings of a document that its author allows.
 
-    Those of ``kept`` stay: nothing can run without what they miss. Where they are allowed, they say so.
+    Those of ``unsuppressed`` stay: nothing can run without what they miss. Where they are allowed, they say so.
     """
     ranges = _ranges(definition, root)
 
@@ -424,7 +394,7 @@ def suppress(
         )
 
     left = [finding for finding in findings if not allowed(finding)]
-    for each in kept:
+    for each in unsuppressed:
         why = "`allow` silences warnings and what is proved about names and streams: this has to be corrected"
         left.append(replace(each, hint="; ".join(filter(None, (each.hint, why)))) if allowed(each) else each)
     return left

@@ -112,19 +112,19 @@ def reachable(graph: Graph, functions: Mapping[str, Graph]) -> list[Node]:
 def follow_emissions(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition], results: Results) -> Sent:
     """Return what an endpoint sends, on every path through it."""
     walker = TypeWalker(endpoint, Graph(endpoint), Reports(frozenset()), results)
-    given = walker.follow()
+    returned = walker.follow()
     emissions = tuple(_emissions(walker, functions, results, ()))
     if endpoint.response_type != "json":
         return Sent(emissions)
-    return Sent((), given if endpoint.response is None else walker.response)
+    return Sent((), returned if endpoint.response is None else walker.response)
 
 
 def _emissions(
     walker: TypeWalker, functions: Mapping[str, FunctionDefinition], results: Results, calls: tuple[str, ...]
 ) -> Iterator[Emission]:
-    for node, (given, env) in walker.reached.items():
+    for node, (shapes, env) in walker.reached.items():
         if node.emits:
-            yield _emission(node, given, env, walker.evaluate)
+            yield _emission(node, shapes, env, walker.evaluate)
         for name in called_itself(node.step):
             function = functions.get(name)
             if function is None or name in calls or len(calls) >= _DEEPEST:
@@ -145,23 +145,23 @@ def _passed(value: Value, env: Env, evaluate: Evaluator) -> Shape:
     return shape
 
 
-def _emission(node: Node, given: Mapping[str, Shape], env: Env, evaluate: Evaluator) -> Emission:
+def _emission(node: Node, shapes: Mapping[str, Shape], env: Env, evaluate: Evaluator) -> Emission:
     arguments = node.arguments
     if node.step.function.effects.closes:
-        content = given.get("content")
+        content = shapes.get("content")
         return Emission(
-            node.mark, None if content is None or content.is_null else content, given.get("metadata"), closes=True
+            node.mark, None if content is None or content.is_null else content, shapes.get("metadata"), closes=True
         )
     event = arguments.get("event")
     names: Names | None = frozenset((None,))
     if isinstance(event, Value):
         names = _texts(event, env, evaluate)
     own_id = isinstance(arguments.get("id"), Value)
-    content = given.get("content", ANY).sure  # null is refused
+    content = shapes.get("content", ANY).sure  # null is refused
     if (split := arguments.get("split")) is not None:
         content = _pieces(content, split)
     known = names if names is not None else frozenset[str | None]()
-    return Emission(node.mark, content, given.get("metadata"), known, names is None, own_id=own_id)
+    return Emission(node.mark, content, shapes.get("metadata"), known, names is None, own_id=own_id)
 
 
 def _pieces(content: Shape, split: object) -> Shape:

@@ -386,7 +386,7 @@ class Evaluator:
             )
             return
         if container.title == "a loop" and key in ("last", "length"):
-            over = container.tells == "stream"
+            over = container.condition == "stream"
             if over:
                 self._reports.add(
                     "length-of-stream",
@@ -548,8 +548,8 @@ class Evaluator:
     def not_of(self, node: nodes.Not) -> Shape:
         inner = self.of(node.node)
         if type(inner.constant) is bool:
-            return replace(shapes.of_constant(not inner.constant), tells=node)
-        return replace(BOOLEAN, tells=node)
+            return replace(shapes.of_constant(not inner.constant), condition=node)
+        return replace(BOOLEAN, condition=node)
 
     def sign_of(self, node: nodes.Neg | nodes.Pos) -> Shape:
         value = constant_of(node)
@@ -571,7 +571,7 @@ class Evaluator:
         except RunError as error:
             self.wrong(node, f"this always fails: {error.message}")
             return ANY
-        return replace(shapes.of_constant(result), tells=node if isinstance(result, bool) else None)
+        return replace(shapes.of_constant(result), condition=node if isinstance(result, bool) else None)
 
     def _as_text(self, node: nodes.Node) -> None:
         shape = self.of(node)
@@ -615,19 +615,19 @@ class Evaluator:
                 if pairs and (failing == pairs or (known and failing and not streams)):
                     self._cannot(node, sign, one, other, failing, sure=failing == pairs)
             left = operand.expr
-        return replace(BOOLEAN, tells=node)
+        return replace(BOOLEAN, condition=node)
 
     # -- operations
 
     def _arguments(self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call) -> dict[str, nodes.Node]:
         """Check the arguments; return those that are given, by name."""
-        given: dict[str, nodes.Node] = dict(zip(operation.keywords, node.args, strict=False))
-        given |= {str(each.key): each.value for each in node.kwargs}
+        arguments: dict[str, nodes.Node] = dict(zip(operation.keywords, node.args, strict=False))
+        arguments |= {str(each.key): each.value for each in node.kwargs}
         for extra in node.args[len(operation.keywords) :]:
             self.of(extra)
         wanted = operation.arguments
         for index, field in enumerate(operation.fields):
-            argument = given.get(field.name)
+            argument = arguments.get(field.name)
             if argument is None:
                 continue
             shape = self.of(argument)
@@ -644,7 +644,7 @@ class Evaluator:
             if takes.kinds is not None:
                 self.fits(argument, shape.sure, takes.kinds, what)
                 self._in_bounds(argument, shape.sure, field, operation)
-        return given
+        return arguments
 
     def _in_bounds(self, node: nodes.Node, shape: Shape, field: Any, operation: Operation) -> None:
         wanted = field.type
@@ -675,10 +675,10 @@ class Evaluator:
             hint = "write `x | toDecimal` first" if wanted.is_only(*NUMBERS) and value.is_only("text") else ""
             if not with_default:
                 value = self.fits(node.node, value, kinds, f"the filter `{name}` can't take it", hint)
-        given = self._arguments(operation, node)
-        constants = [value.constant, *(constant_of(each) for each in given.values())]
+        arguments = self._arguments(operation, node)
+        constants = [value.constant, *(constant_of(each) for each in arguments.values())]
         if name != "random" and not any(each is MISSING or isinstance(each, nodes.Node) for each in constants):
-            return self._computed(node, operation, value.constant, given)
+            return self._computed(node, operation, value.constant, arguments)
         if name in _READ and value.is_only("text") and not with_default:
             shown = self.show(node.node)
             hint = (
@@ -688,12 +688,14 @@ class Evaluator:
                 node.node, f"`{shown or 'this text'}` may be no {_READ[name]}, which `{name}` needs", hint, sure=False
             )
         self._names = node.args
-        return self._result(node, operation, value, given)
+        return self._result(node, operation, value, arguments)
 
-    def _computed(self, node: nodes.Filter, operation: Operation, value: Any, given: Mapping[str, nodes.Node]) -> Shape:
+    def _computed(
+        self, node: nodes.Filter, operation: Operation, value: Any, arguments: Mapping[str, nodes.Node]
+    ) -> Shape:
         """Apply a filter to constants."""
         try:
-            named = {key: constant_of(each) for key, each in given.items()}
+            named = {key: constant_of(each) for key, each in arguments.items()}
             result = operation.code(
                 value,
                 *(constant_of(each) for each in node.args),
@@ -715,19 +717,21 @@ class Evaluator:
             return value
         return otherwise if value.is_null else replace(value.sure | otherwise, constant=MISSING)
 
-    def _result(self, node: nodes.Filter, operation: Operation, value: Shape, given: Mapping[str, nodes.Node]) -> Shape:
+    def _result(
+        self, node: nodes.Filter, operation: Operation, value: Shape, arguments: Mapping[str, nodes.Node]
+    ) -> Shape:
         """Return the shape of what a filter gives."""
         assert node.node is not None
         name = operation.name
         items = value.item() if value.may_be(("list", "text")) else ANY
         position = _ATTRIBUTES.get(name)
-        attribute = given.get("attribute", given.get("field")) if position is not None else None
+        attribute = arguments.get("attribute", arguments.get("field")) if position is not None else None
         if attribute is not None:
             items = self._attribute(node, items, attribute)
         if name in _OF_NUMBERS or name == "merge" or (name in _ORDERED and not value.is_only("text")):
             self._numbers(node, name, replace(items, null="") if name in _PASS_NULL else items)
         special = _RESULTS.get(name)
-        shape = special(self, value, items, given) if special is not None else None
+        shape = special(self, value, items, arguments) if special is not None else None
         if shape is None:
             why = f"`{name}` gives null " + ("for an empty list" if name in _OF_EMPTY else "where it finds nothing")
             shape = shapes.parse(operation.gives, lambda _: value, why)
@@ -735,16 +739,16 @@ class Evaluator:
             shape = shape.sure
         return replace(shape, filled=True) if name in _KEEP_FILLED and value.filled else shape
 
-    def result_of_map(self, value: Shape, items: Shape, given: Mapping[str, nodes.Node]) -> Shape:
+    def result_of_map(self, value: Shape, items: Shape, arguments: Mapping[str, nodes.Node]) -> Shape:
         """Return the list of a field of each item, or of what a filter gives for each."""
-        if "filter" in given:
-            applied = FILTERS.get(str(constant_of(given["filter"])))
+        if "filter" in arguments:
+            applied = FILTERS.get(str(constant_of(arguments["filter"])))
             return listing(ANY if applied is None or "it" in applied.gives else shapes.parse(applied.gives))
-        if given.get("default") is not None:
-            items = items.sure | self.of(given["default"])
+        if arguments.get("default") is not None:
+            items = items.sure | self.of(arguments["default"])
         return listing(items)
 
-    def result_of_pick(self, value: Shape, given: Mapping[str, nodes.Node], *, picks: bool) -> Shape | None:
+    def result_of_pick(self, value: Shape, arguments: Mapping[str, nodes.Node], *, picks: bool) -> Shape | None:
         """Return the object with some of its fields, or without them."""
         if not value.is_only("object") or value.fields is None:
             return None
@@ -811,18 +815,18 @@ class Evaluator:
                 self.fits(node.node, value.sure, wanted, f"the test `{node.name}` needs an integer")
             self._arguments(operation, node)
         if node.name in ("none", "null") and value.kinds is not None and (value.is_null or not value.null):
-            return replace(shapes.of_constant(value.is_null), tells=node)
-        return replace(BOOLEAN, tells=node)
+            return replace(shapes.of_constant(value.is_null), condition=node)
+        return replace(BOOLEAN, condition=node)
 
     def call_of(self, node: nodes.Call) -> Shape:
         name = node.node.name if isinstance(node.node, nodes.Name) else ""
         operation = FUNCTIONS_OF_EXPRESSIONS.get(name)
         if operation is None:
             return ANY
-        given = self._arguments(operation, node)
+        arguments = self._arguments(operation, node)
         shape = shapes.parse(operation.gives)
-        if name == "range" and given:
-            shape = replace(shape, items=replace(shapes.INTEGER, low=0 if len(given) == 1 else None))
+        if name == "range" and arguments:
+            shape = replace(shape, items=replace(shapes.INTEGER, low=0 if len(arguments) == 1 else None))
         return shape
 
 
@@ -886,25 +890,31 @@ _RARE: Final = "no item may have that value"
 #: The results of filters that depend on more than the notation says; None leaves it to that.
 _RESULTS: Final[dict[str, Callable[[Evaluator, Shape, Shape, Mapping[str, nodes.Node]], Shape | None]]] = {
     "map": Evaluator.result_of_map,
-    "pick": lambda self, value, _, given: self.result_of_pick(value, given, picks=True),
-    "omit": lambda self, value, _, given: self.result_of_pick(value, given, picks=False),
-    "round": lambda _, value, __, given: replace(
-        shapes.NUMBER if given else shapes.INTEGER, low=value.low, high=value.high
+    "pick": lambda self, value, _, arguments: self.result_of_pick(value, arguments, picks=True),
+    "omit": lambda self, value, _, arguments: self.result_of_pick(value, arguments, picks=False),
+    "round": lambda _, value, __, arguments: replace(
+        shapes.NUMBER if arguments else shapes.INTEGER, low=value.low, high=value.high
     ),
-    "first": lambda _, value, items, given: listing(items) if "count" in given and value.is_only("list") else None,
-    "last": lambda _, value, items, given: listing(items) if "count" in given and value.is_only("list") else None,
+    "first": lambda _, value, items, arguments: (
+        listing(items) if "count" in arguments and value.is_only("list") else None
+    ),
+    "last": lambda _, value, items, arguments: (
+        listing(items) if "count" in arguments and value.is_only("list") else None
+    ),
     "length": lambda _, value, __, ___: replace(COUNT, low=int(value.filled)),
     "count": lambda _, value, __, ___: replace(COUNT, low=int(value.filled)),
     "lines": lambda _, __, ___, ____: listing(TEXT, filled=True),
-    "split": lambda _, __, ___, given: listing(TEXT, filled=bool(given)),
+    "split": lambda _, __, ___, arguments: listing(TEXT, filled=bool(arguments)),
     "abs": lambda _, value, __, ___: replace(value, low=0, high=None, constant=MISSING),
     "reverse": lambda _, value, __, ___: replace(value, constant=MISSING),
     "list": lambda _, value, __, ___: replace(value, constant=MISSING) if value.is_only("list") else None,
-    "batch": lambda _, value, __, given: None if "fill_with" in given else listing(listing(value.item(), filled=True)),
+    "batch": lambda _, value, __, arguments: (
+        None if "fill_with" in arguments else listing(listing(value.item(), filled=True))
+    ),
     "min": lambda _, value, __, ___: value.item().or_null("`min` gives null for an empty list"),
     "max": lambda _, value, __, ___: value.item().or_null("`max` gives null for an empty list"),
-    "select": lambda _, value, __, given: _chosen(value, constant_of(given.get("test")), keeps=True),
-    "reject": lambda _, value, __, given: _chosen(value, constant_of(given.get("test")), keeps=False),
+    "select": lambda _, value, __, arguments: _chosen(value, constant_of(arguments.get("test")), keeps=True),
+    "reject": lambda _, value, __, arguments: _chosen(value, constant_of(arguments.get("test")), keeps=False),
     "merge": lambda _, value, __, ___: _merged(value.item()),
     "groupBy": lambda _, value, __, ___: record({}, listing(value.item(), filled=True).missing(_RARE)),
     "indexBy": lambda _, value, __, ___: record({}, value.item().missing(_RARE)),

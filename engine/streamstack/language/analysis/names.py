@@ -51,6 +51,7 @@ class Names:
         self._definition = definition = graph.definition
         self._reports = reports
         self._inputs = {each.name: each for each in getattr(definition, "inputs", ())}
+        self.unread: frozenset[str] = frozenset()  # what may be bound by steps that could not be read
         self._elsewhere: dict[str, list[Elsewhere]] | None = None
         self.read_somewhere: set[str] = set()
         self.bound_at: dict[str, tuple[Mark, bool]] = {}  # where first, and whether to a stream
@@ -76,7 +77,7 @@ class Names:
             if name in EVERYWHERE:
                 self._check_body(read)
                 self._note_reads(read, None)
-            elif not soft:
+            elif not soft and name not in self.unread:
                 self._unbound(read, state)
             return
         self.read_somewhere.add(name)
@@ -102,6 +103,8 @@ class Names:
         """Check a name that a step both reads and binds (`append`)."""
         binding = state.names.get(name)
         read = Read(name, (), False, False, mark, name)
+        if name in self.unread:
+            return
         if (binding is None or not binding.sure) and all(p.rebinds for p in self._places(name)):
             # In a loop the step itself seems to bind the name for the turns after the first, which fails.
             message = f"`{name}` is never set, so `append` has no list"
@@ -344,10 +347,10 @@ def _names(argument: Argument | None) -> list[tuple[str, Mark]]:
 
 
 def _check_inputs(step: Step, target: FunctionDefinition, found: list[Diagnostic]) -> None:
-    given = step.arguments.get(INPUTS)
-    if given is not None and not isinstance(given, Entries):
+    argument = step.arguments.get(INPUTS)
+    if argument is not None and not isinstance(argument, Entries):
         return
-    entries = given.entries if given is not None else ()
+    entries = argument.entries if argument is not None else ()
     by_name = {name: declared for declared in target.inputs for name in (declared.name, *declared.aliases)}
     sent = set()
     for entry in entries:

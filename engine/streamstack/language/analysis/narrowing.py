@@ -83,12 +83,12 @@ def narrow(  # noqa: C901  (one branch a kind of node)
             _reached(node.node, result)
     elif path_of(node) is not None:
         shape = shape_of(node, result)
-        if isinstance(shape.tells, nodes.Node):
-            result = narrow(shape.tells, result, shape_of, truth=truth)
+        if isinstance(shape.condition, nodes.Node):
+            result = narrow(shape.condition, result, shape_of, truth=truth)
         if truth:
             change(result, node, lambda shape: replace(shape.sure, filled=True))
         else:
-            change(result, node, lambda shape: replace(shape, tells=None))
+            change(result, node, lambda shape: replace(shape, condition=None))
     return result
 
 
@@ -232,8 +232,8 @@ def _holds(value: Any, op: str, constant: Any) -> bool:
 
 def _default_of(node: nodes.Filter, *, default: Any) -> Any:
     """Return the constant that `default` puts in place of null."""
-    given = node.args[0] if node.args else next((each.value for each in node.kwargs if each.key == "other"), None)
-    found = "" if given is None else None if _is_null(given) else constant_of(given)
+    other = node.args[0] if node.args else next((each.value for each in node.kwargs if each.key == "other"), None)
+    found = "" if other is None else None if _is_null(other) else constant_of(other)
     return default if isinstance(found, nodes.Node) else found
 
 

@@ -106,7 +106,7 @@ def shape_of_input(declared: Input, *, called: bool = False, sent: bool = False,
         built: It is a property of an object that is built of defaults where a client sends none.
     """
     built = built or not (declared.required or sent)
-    shape = _given(declared, called=called, built=built)
+    shape = _declared_shape(declared, called=called, built=built)
     if declared.nullable and declared.type != "json":
         shape = shape.or_null("it is declared `nullable`")
     elif declared.type == "stream" or (declared.type == "object" and declared.properties is not None):
@@ -117,7 +117,7 @@ def shape_of_input(declared: Input, *, called: bool = False, sent: bool = False,
     return shape
 
 
-def _given(declared: Input, *, called: bool, built: bool = False) -> Shape:
+def _declared_shape(declared: Input, *, called: bool, built: bool = False) -> Shape:
     type_ = declared.type
     if type_ in ("integer", "decimal") and called:
         return INTEGER if type_ == "integer" else NUMBER  # what other steps give, not clients
@@ -132,7 +132,7 @@ def _given(declared: Input, *, called: bool, built: bool = False) -> Shape:
             return record({}, ANY)
         return record({each.name: shape_of_input(each, called=called, built=built) for each in declared.properties})
     if type_ == "list":
-        items = ANY if declared.items is None else _given(declared.items, called=called)
+        items = ANY if declared.items is None else _declared_shape(declared.items, called=called)
         if declared.items is not None and declared.items.nullable:
             items = items.or_null("it is declared `nullable`")
         return shapes.listing(items, filled=bool(declared.min_items))
@@ -190,12 +190,12 @@ _FIGURES: Final = {
 }
 
 
-def _figures(entries: Entries, given: Mapping[str, Shape]) -> Shape:
+def _figures(entries: Entries, arguments: Mapping[str, Shape]) -> Shape:
     """Return the shape of what is aggregated of the items of a window."""
     found: dict[str, Shape] = {}
     for each in entries.entries:
         op = constant(each.argument.get("op"), "") if isinstance(each.argument, Arguments) else MISSING
-        value = given.get(f"of.{each.key}", given.get("in", ANY).item())
+        value = arguments.get(f"of.{each.key}", arguments.get("in", ANY).item())
         one = replace(value.sure, constant=MISSING, loose=True)
         found[each.key] = _FIGURES.get(op, one) if isinstance(op, str) else ANY
     return record(found)
@@ -231,6 +231,7 @@ class TypeWalker:
         self._guards: list[Env] = []
         self._depth = 0
         self._ends: list[Env] = []  # the states in which the outermost frame is left
+        self.unread: frozenset[str] = frozenset()
         self.sure_loops: set[Node] = set()  # that have a first turn whenever they are reached
         self._unsure_loops: set[Node] = set()
         self._answers_json = isinstance(definition, Endpoint) and definition.response_type == "json"
@@ -251,14 +252,14 @@ class TypeWalker:
                 for value in limit.bindings:
                     self._evaluate.value(value, env)
         end = self._block(self._graph.root, env)
-        given = self._given_by(end)
+        returned = self._returned_by(end)
         response = self._definition.response if isinstance(self._definition, Endpoint) else None
         for each in self._ends:
             end = join_env(end, each)
         if response is not None and end is not None:
             self.response = self._evaluate.value(response, end)
             self._check_answer(response, self.response)
-        return given
+        return returned
 
     def _start(self) -> Env:
         called = isinstance(self._definition, FunctionDefinition)
@@ -295,9 +296,9 @@ class TypeWalker:
             env["auth"] = _AUTH.or_null(why) if authentication.optional else _AUTH
         return env
 
-    def _given_by(self, end: Env | None) -> Shape:
-        given = self._frames[-1]
-        return shapes.unite(given if end is None and given else [*given, NULL])
+    def _returned_by(self, end: Env | None) -> Shape:
+        returned = self._frames[-1]
+        return shapes.unite(returned if end is None and returned else [*returned, NULL])
 
     # -- steps
 
@@ -361,33 +362,33 @@ class TypeWalker:
             for use in node.uses:
                 self._bind(use.entry, self._meaning(use.value, self._evaluate.value(use.value, env)), env)
             return env
-        given = self._read(node, env)
+        arguments = self._read(node, env)
         if (effects.emits or effects.calls) and not self._evaluate.dead:
-            self.reached[node] = given, dict(env)
+            self.reached[node] = arguments, dict(env)
         after = env
         if node.blocks:
-            nested = self._nested(node, given, env)
+            nested = self._nested(node, arguments, env)
             if nested is None:
                 return None
             after = nested
         elif (that := next((use.value for use in node.uses if use.kind is None), None)) is not None:
             after = self._evaluate.narrowed(that, env, truth=True)  # precondition
-        return self._finish(node, given, after)
+        return self._finish(node, arguments, after)
 
     def _meaning(self, value: Value, shape: Shape) -> Shape:
         """Remember which condition a variable stands for."""
         is_condition = shape.is_only("boolean") and isinstance(value, Expression)
-        return replace(shape, tells=value.node) if is_condition else replace(shape, tells=None)  # type: ignore[attr-defined]
+        return replace(shape, condition=value.node) if is_condition else replace(shape, condition=None)  # type: ignore[attr-defined]
 
-    def _finish(self, node: Node, given: dict[str, Shape], env: Env) -> Env | None:
+    def _finish(self, node: Node, arguments: dict[str, Shape], env: Env) -> Env | None:
         step, effects = node.step, node.step.function.effects
         if effects.rebinds is not None:
             for each in node.written:
                 if each.rebinds:
-                    self._append(node, each.name, given, env)
+                    self._append(node, each.name, arguments, env)
         if effects.leaves == "frame":
-            value = given.get(step.function.main.name if step.function.main is not None else "", NULL)
-            self._frames[-1].append(replace(value, tells=None, unless=None))
+            value = arguments.get(step.function.main.name if step.function.main is not None else "", NULL)
+            self._frames[-1].append(replace(value, condition=None, unless=None))
             if len(self._frames) == 1:
                 self._ends.append(env)
                 if self._answers_json:
@@ -399,13 +400,13 @@ class TypeWalker:
         if effects.ends:
             return None
         if step.result is not None:
-            self._bind(step.result, self._result(node, given), env)
+            self._bind(step.result, self._result(node, arguments), env)
         if effects.calls:
             self._after_call(step, env)
         return env
 
-    def _append(self, node: Node, name: str, given: Mapping[str, Shape], env: Env) -> None:
-        before, item = env.get(name, ANY), given.get("value", ANY)
+    def _append(self, node: Node, name: str, arguments: Mapping[str, Shape], env: Env) -> None:
+        before, item = env.get(name, ANY), arguments.get("value", ANY)
         mark = next(each.mark for each in node.written if each.name == name)
         if before.kinds is not None and not before.may_be(("list",)) and not self._evaluate.dead:
             what = "null" if before.is_null else an(sorted(before.kinds))
@@ -428,9 +429,11 @@ class TypeWalker:
         if name is None:
             return
         for other, known in env.items():
-            conditional = known.tells is not None or known.unless is not None
-            if conditional and other != name and name in names_in(known.tells) | names_in(known.unless):
-                env[other] = replace(known, tells=None, unless=None)
+            conditional = known.condition is not None or known.unless is not None
+            if conditional and other != name and name in names_in(known.condition) | names_in(known.unless):
+                env[other] = replace(known, condition=None, unless=None)
+        if name in self.unread:
+            shape = ANY
         env[name] = shape
         for guard in self._guards:
             guard[name] = guard[name] | shape if name in guard else shape
@@ -439,7 +442,7 @@ class TypeWalker:
 
     def _read(self, node: Node, env: Env) -> dict[str, Shape]:
         """Check the values of a step; return their shapes by parameter."""
-        given: dict[str, Shape] = {}
+        arguments: dict[str, Shape] = {}
         step = node.step
         conditions = bool(node.nested(Nesting.ALTERNATIVE, Nesting.LOOP))
         for use in node.uses:
@@ -449,17 +452,17 @@ class TypeWalker:
             if use.kind is not None:
                 self._check(use, shape, step)
             if use.entry is None:
-                given[use.parameter] = given[use.parameter] | shape if use.parameter in given else shape
+                arguments[use.parameter] = arguments[use.parameter] | shape if use.parameter in arguments else shape
             elif step.function.effects.calls:
                 self._check_input(step, use, shape)
-        source = given.get("in", ANY)
+        source = arguments.get("in", ANY)
         for each in node.per_item:
             inner = self._late(env)
             self._outer_loop(inner)
             inner[each.name] = source.item()
             name = each.parameter if each.entry is None else f"{each.parameter}.{each.entry}"
-            given[name] = self._evaluate.value(each.value, inner)
-        return given
+            arguments[name] = self._evaluate.value(each.value, inner)
+        return arguments
 
     def _outer_loop(self, env: Env) -> None:
         env["loop"] = record(_LOOP, title="a loop")
@@ -538,7 +541,7 @@ class TypeWalker:
         if declared is None or use.value.constant is not MISSING or self._evaluate.dead:
             return
         assert function is not None
-        wanted = _given(declared, called=True)
+        wanted = _declared_shape(declared, called=True)
         if shape.null and declared.required and not declared.nullable:
             self._null(use.value, shape, f"the function `{function.name}` needs the input `{declared.name}`")
         if wanted.kinds is None or not shape.kinds:
@@ -551,7 +554,7 @@ class TypeWalker:
             hint = f"`{declared.name}` is declared in {declared.mark}"
             self._reports.add("wrong-type", _mark_of(use.value), message + an(sorted(wrong)), hint, sure=sure)
 
-    def _result(self, node: Node, given: Mapping[str, Shape]) -> Shape:
+    def _result(self, node: Node, arguments: Mapping[str, Shape]) -> Shape:
         step = node.step
         effects = step.function.effects
         if effects.calls and effects.gives == "either":
@@ -559,10 +562,10 @@ class TypeWalker:
             return shapes.unite(self._results.of(name) for name in names) if names else ANY
         line = step.key_mark.line
 
-        def shape_given(name: str) -> Shape | None:
-            if name in given:
-                return given[name]
-            argument = step.arguments.given.get(name)
+        def shape_of_parameter(name: str) -> Shape | None:
+            if name in arguments:
+                return arguments[name]
+            argument = step.arguments.by_name.get(name)
             if argument is None:
                 parameter = step.function.by_name.get(name)
                 default = parameter.default if parameter is not None else None
@@ -570,11 +573,11 @@ class TypeWalker:
             if isinstance(argument, ConstantArgument):
                 value = argument.value
                 return value.shape if isinstance(value, JsonSchema) else shapes.of_constant(value)
-            return _figures(argument, given) if isinstance(argument, Entries) else ANY
+            return _figures(argument, arguments) if isinstance(argument, Entries) else ANY
 
         why = f"`{step.function.name}` in line {line} may give null"
-        shape = shapes.parse(effects.result, shape_given, why) if effects.result else ANY
-        sql = step.arguments.given.get("sql")
+        shape = shapes.parse(effects.result, shape_of_parameter, why) if effects.result else ANY
+        sql = step.arguments.by_name.get("sql")
         if shape.null and isinstance(sql, Value) and (statement := statement_in(sql)) and statement.gives_a_value:
             shape = shape.sure
         if effects.gives == "stream":
@@ -584,9 +587,9 @@ class TypeWalker:
             items = shape.items if shape.is_only("stream") else None
             return Shape(frozenset({"stream"}), items=items, fields={**OF_EVERY_STREAM, **properties})
         for name in effects.proves:
-            argument = step.arguments.given.get(name)
+            argument = step.arguments.by_name.get(name)
             if isinstance(argument, Expression):
-                shape = replace(shape, tells=argument.node)
+                shape = replace(shape, condition=argument.node)
         return replace(shape, constant=MISSING)
 
     def _after_call(self, step: Step, env: Env) -> None:
@@ -608,7 +611,7 @@ class TypeWalker:
         """Return what is known where a stack runs later: nothing of names that are bound more than once."""
         return {name: ANY if self._writers[name] > 1 else shape for name, shape in env.items()}
 
-    def _nested(self, node: Node, given: dict[str, Shape], env: Env) -> Env | None:
+    def _nested(self, node: Node, arguments: dict[str, Shape], env: Env) -> Env | None:
         after: Env | None = env
         if node.nested(Nesting.ALTERNATIVE, Nesting.OTHERWISE):
             after = self._alternatives(node, env)
@@ -623,9 +626,9 @@ class TypeWalker:
                 case Nesting.ONCE:
                     after = self._block(block, after)
                 case Nesting.LOOP:
-                    after = self._loop(node, block, given, after)
+                    after = self._loop(node, block, arguments, after)
                 case Nesting.ITEM | Nesting.FRAME | Nesting.DEFERRED:
-                    given[block.parameter] = self._later(block, given, after)
+                    arguments[block.parameter] = self._later(block, arguments, after)
                 case _:
                     pass
         return after
@@ -698,20 +701,20 @@ class TypeWalker:
             self._loops.append(None)
             end = self._block(block, dict(env))
             self._loops.pop()
-            results[block.label or ""] = self._given_by(end)
-            given = self._frames.pop()
-            if end is None and not given:
+            results[block.label or ""] = self._returned_by(end)
+            returned = self._frames.pop()
+            if end is None and not returned:
                 return None
         for name, shape in results.items():
             self._bind(name, shape, env)
         return env
 
-    def _later(self, block: Block, given: Mapping[str, Shape], env: Env) -> Shape:
+    def _later(self, block: Block, arguments: Mapping[str, Shape], env: Env) -> Shape:
         """Follow a stack that is a frame of its own; return what it gives."""
         now = block.nesting is Nesting.FRAME
         inner = dict(env) if now else self._late(env)
         for name, _ in block.binds:
-            inner[name] = given.get("in", ANY).item()
+            inner[name] = arguments.get("in", ANY).item()
         if block.loop or block.nesting is Nesting.ITEM:
             self._outer_loop(inner)
         self._frames.append([])
@@ -720,7 +723,7 @@ class TypeWalker:
         end = self._block(block, inner)
         self._guards = guards
         self._loops.pop()
-        result = self._given_by(end)
+        result = self._returned_by(end)
         self._frames.pop()
         if not block.copies:
             for name in block.bound:
@@ -732,7 +735,7 @@ class TypeWalker:
             env[name] = source.item()
         over = "stream" if source.may_be(("stream",)) and source.kinds is not None else None
         known = _COUNTED if block.counted and not over else _LOOP
-        env["loop"] = replace(record(known, title="a loop"), tells=over)
+        env["loop"] = replace(record(known, title="a loop"), condition=over)
 
     def _note_first_turn(self, node: Node, *, runs: bool) -> None:
         """Note whether a loop surely has a first turn; one that is followed several times must have it each time."""
@@ -742,8 +745,8 @@ class TypeWalker:
             self._unsure_loops.add(node)
             self.sure_loops.discard(node)
 
-    def _loop(self, node: Node, block: Block, given: Mapping[str, Shape], env: Env) -> Env | None:
-        source = given.get("in", ANY)
+    def _loop(self, node: Node, block: Block, arguments: Mapping[str, Shape], env: Env) -> Env | None:
+        source = arguments.get("in", ANY)
         condition = next((use.value for use in node.uses if use.kind is None), None)
         entry = env
         names = [name for name, _ in block.binds]
@@ -761,7 +764,7 @@ class TypeWalker:
             if condition is not None:
                 runs = self._evaluate.value(condition, inner).constant is True
                 inner = self._evaluate.narrowed(condition, inner, truth=True)
-            surely = surely or (number == 0 and (runs or (given.get("times", ANY).low or 0) >= 1))
+            surely = surely or (number == 0 and (runs or (arguments.get("times", ANY).low or 0) >= 1))
             self._loops.append(loop)
             end = self._block(block, inner)
             self._loops.pop()
@@ -849,11 +852,14 @@ _ERROR: Final = record(
 )
 
 
-def check_types(definition: Definition, graph: Graph, reports: Reports, results: Results) -> frozenset[Node]:
+def check_types(
+    definition: Definition, graph: Graph, reports: Reports, results: Results, unread: frozenset[str] = frozenset()
+) -> frozenset[Node]:
     """Report what surely or possibly fails in a definition: paths that lead nowhere, null, values of wrong kinds.
 
-    Return the loops that surely have a first turn.
+    ``unread`` are names that steps may change which could not be read. Return the loops that surely have a first turn.
     """
     walker = TypeWalker(definition, graph, reports, results)
+    walker.unread = unread
     walker.follow()
     return frozenset(walker.sure_loops)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
+from typing import Final
 
 from streamstack.errors import Diagnostic, Mark, fast_dataclass
 from streamstack.language.analysis.blocks import Blocks
@@ -206,9 +207,9 @@ class Walker(Blocks):
             self.emission.apply(state, emissions, event)
             if effects.waits_for_stream:
                 self.wait_for(node, read, state)
-        given: dict[str, Content] = {}
+        returned: dict[str, Content] = {}
         if node.blocks:
-            after, own, given = self.follow_nested(node, tested, read, state)
+            after, own, returned = self.follow_nested(node, tested, read, state)
             if after is None:
                 return None
             state, emissions = after, both(emissions, own) if own is not NO_EMISSIONS else emissions
@@ -232,7 +233,7 @@ class Walker(Blocks):
         if effects.opens and state.may_be_sent and not state.may_be_unsent and not self.dead:
             message = f"`{step.title}` comes after the first chunk, when status, headers and cookies are already sent"
             self.reports.add("after-chunk", step.key_mark, message)
-        self._bind(node, given, content, state)
+        self._bind(node, returned, content, state)
         return self._leave(node, contents, state) if effects.ends else state
 
     # -- what a step reads
@@ -389,7 +390,7 @@ class Walker(Blocks):
 
     # -- what a step binds, and where it leaves
 
-    def _bind(self, node: Node, given: dict[str, Content], content: Content, state: AnalysisState) -> None:
+    def _bind(self, node: Node, returned: dict[str, Content], content: Content, state: AnalysisState) -> None:
         step, effects = node.step, node.step.function.effects
         if effects.rebinds is not None or effects.publishes is not None:
             for each in node.written:
@@ -397,7 +398,7 @@ class Walker(Blocks):
                     continue
                 if effects.rebinds is not None:
                     self.names.rebind(each.name, each.mark, state)
-                what = self._published(step, each.name, given.get(each.name, PLAIN))
+                what = self._published(step, each.name, returned.get(each.name, PLAIN))
                 self.write(each.name, each.mark, what, state)
         self._bind_result(step, state, content)
 
@@ -426,7 +427,7 @@ class Walker(Blocks):
                 self.refuse_answer(node, content)
             if not self.dead:
                 frame.returns.append(state.fork())
-                frame.given.append(content)
+                frame.returned.append(content)
         elif effects.leaves in ("loop", "turn"):
             if not frame.loops:
                 words = "is outside a loop"
@@ -461,7 +462,7 @@ class Walker(Blocks):
 def _called_names(step: Step) -> list[str]:
     """Return the functions a step may call: the one it names, else those it lists."""
     for parameter in step.function.effects.calls:
-        argument = step.arguments.given.get(parameter)
+        argument = step.arguments.by_name.get(parameter)
         if argument is None:
             continue
         items = argument.items if isinstance(argument, Items) else (argument,)
@@ -477,20 +478,32 @@ def callees_of(functions: Mapping[str, FunctionDefinition]) -> Callees:
     return Callees(functions, _sum_up)
 
 
-def analyse(definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees) -> list[Diagnostic]:
+#: What is wrong whatever the steps would do that could not be read.
+_ANYHOW: Final = frozenset({"unbound-name", "unknown-property"})
+
+
+def analyse(
+    definition: Definition, functions: Mapping[str, FunctionDefinition] | Callees, unread: frozenset[str] | None = None
+) -> list[Diagnostic]:
     """Report what is wrong with names, streams and chunks on any path through a definition.
 
-    ``functions`` are those it may call; given as `callees_of` returns them, each is followed once for all definitions.
     It never raises. The time is linear in the size of the definition.
+
+    Args:
+        definition: The definition.
+        functions: Those it may call; given as `callees_of` returns them, each is followed once for all definitions.
+        unread: The words of steps that were left out; None without any. With them only names and paths are reported.
     """
     callees = functions if isinstance(functions, Callees) else callees_of(functions)
     walker = Walker(definition, callees)
-    walker.sure_loops = check_types(definition, walker.graph, walker.reports, callees.results)
+    walker.names.unread = unread or frozenset()
+    walker.sure_loops = check_types(definition, walker.graph, walker.reports, callees.results, walker.names.unread)
     end, _ = _follow(walker)
     if isinstance(definition, Endpoint):
         _check_endpoint(walker, definition, end)
     _report_unused(walker)
-    return sorted(walker.reports.found.values())
+    found = sorted(walker.reports.found.values())
+    return found if unread is None else [each for each in found if each.code in _ANYHOW and each.severity == "error"]
 
 
 def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
@@ -515,16 +528,16 @@ def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
                 walker.names.read(value, state)
         if definition.response_type == "json":
             walker.answer_json()
-    end, given = walker.leave_frame(walker.follow(walker.graph.root, state))
+    end, returned = walker.leave_frame(walker.follow(walker.graph.root, state))
     walker.finish(walker.copies[0].deferred, end)
-    return end, given
+    return end, returned
 
 
 def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
     """Follow a function for what its callers must know."""
     walker = Walker(function, callees)
-    end, given = _follow(walker)
-    emission, streams = walker.emission, given.streams
+    end, returned = _follow(walker)
+    emission, streams = walker.emission, returned.streams
     first = min((event.mark for event in emission.events), default=None)
     may_be_unsent = end is None or end.may_be_unsent or not emission.any
     pending = end.pending if end is not None else ()
@@ -535,7 +548,7 @@ def _sum_up(function: FunctionDefinition, callees: Callees) -> Summary:
         closes=end is not None and end.done is not None,
         comes_back=end is not None,
         gives_stream=bool(streams) and any(made.maybe_input is None for made in streams),
-        gives_plain=given.plain,
+        gives_plain=returned.plain,
         properties=frozenset[str]().union(*(made.properties for made in streams)) | OF_EVERY_STREAM,
         stream_emissions=of_streams(streams) if streams else Emissions(),
         brief=bool(streams) and all(made.brief for made in streams),

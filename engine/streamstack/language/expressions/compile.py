@@ -315,9 +315,9 @@ class _Writer:
         return self._operation(FILTERS[node.name], node, self.write(node.node))
 
     def _operation(self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call, *first: str) -> str:
-        given = (*node.args, *(keyword.value for keyword in node.kwargs))
+        arguments = (*node.args, *(keyword.value for keyword in node.kwargs))
         # Constant arguments were checked when the expression was analysed.
-        checked = not any(isinstance(constant_of(each), nodes.Node) for each in given)
+        checked = not any(isinstance(constant_of(each), nodes.Node) for each in arguments)
         code = operation.code if checked else operation.call
         return self._call(code, *first, *self._arguments(node))
 

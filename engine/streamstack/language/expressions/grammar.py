@@ -631,15 +631,15 @@ class Analysis:
     def _count(
         self, operation: Operation, node: nodes.Filter | nodes.Test | nodes.Call, what: str, offset: int
     ) -> None:
-        given = len(node.args)
+        count = len(node.args)
         named = [str(keyword.key) for keyword in node.kwargs]
         name = operation.name
         if operation.any_keyword:
             self._refuse_names(node)
-        if operation.maximum is not None and given > operation.maximum:
+        if operation.maximum is not None and count > operation.maximum:
             most = operation.maximum
             words = "no argument" if most == 0 else f"at most {most}"
-            self._wrong(f"the {what} `{name}` takes {words}, got {given}", offset)
+            self._wrong(f"the {what} `{name}` takes {words}, got {count}", offset)
             return
         for key in named:
             if key not in operation.keywords and not operation.any_keyword:
@@ -648,11 +648,11 @@ class Analysis:
                 message = f"the {what} `{name}` has no argument `{key}`{close}"
                 edit = (at, key, near) if near else None
                 self.problems.append(Problem("bad-template", message, offset, "", edit))
-            elif key in operation.keywords and operation.keywords.index(key) < given:
+            elif key in operation.keywords and operation.keywords.index(key) < count:
                 self._wrong(f"the {what} `{name}` got `{key}` twice", offset)
         if len(set(named)) < len(named):
             self._wrong(f"the {what} `{name}` got an argument twice", offset)
-        missing = [key for key in operation.keywords[given : operation.minimum] if key not in named]
+        missing = [key for key in operation.keywords[count : operation.minimum] if key not in named]
         if missing:
             words = ", ".join(f"`{key}`" for key in missing)
             hint = f"write {operation.usage}"

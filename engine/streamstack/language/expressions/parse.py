@@ -215,9 +215,9 @@ def _bind(written: str, start: int, tokens: list[Token], offset: int, problems: 
     except RecursionError:
         raise too_deep(offset) from None
     # What has a finding is not compiled, but its names are still read.
-    kept = _NOTHING if any(problem.fatal for problem in analysis.problems) else node
+    parsed = _NOTHING if any(problem.fatal for problem in analysis.problems) else node
     problems += analysis.problems
-    return _Binding(start, written.strip(), kept, tuple(analysis.readings))
+    return _Binding(start, written.strip(), parsed, tuple(analysis.readings))
 
 
 def _parse_template(text: str) -> _Parsed:

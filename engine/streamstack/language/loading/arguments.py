@@ -47,6 +47,7 @@ from streamstack.spec import (
     is_null,
 )
 
+_WORD: Final = re.compile(r"\w+")
 #: Branches of one step.
 MOST_STACKS: Final = 500
 
@@ -55,14 +56,29 @@ class Faults:
     """The findings of one document, gathered as they are met.
 
     ``holes`` tells that something was left out of the definition because of a fault, so that an
-    analysis of names would report what is only a consequence.
+    analysis of names would report what is only a consequence. ``unread`` are the words of steps that were left out as a
+    whole, whose function does not exist: what they would bind is among them. None: no step was.
     """
 
-    __slots__ = ("found", "holes")
+    __slots__ = ("found", "holes", "unread")
 
     def __init__(self) -> None:
         self.found: list[Diagnostic] = []
         self.holes = False
+        self.unread: set[str] | None = None
+
+    def leave_out(self, node: Node) -> None:
+        """Note the words of a step that is left out."""
+        self.unread = set() if self.unread is None else self.unread
+        if isinstance(node, Scalar):
+            self.unread.update(_WORD.findall(node.text))
+        elif isinstance(node, Sequence):
+            for item in node.items:
+                self.leave_out(item)
+        else:
+            for key, item in node.items:
+                self.unread.update(_WORD.findall(key.text))
+                self.leave_out(item)
 
     def add(self, code: str, mark: Mark, message: str, hint: str = "", replacement: Replacement | None = None) -> None:
         """Add a finding; without a hint of its own it has its code's."""
@@ -178,16 +194,16 @@ class ArgumentReader:
         node: Mapping,
         owner: str,
         path: str,
-        told: tuple[str, ...] = (),
+        reported: tuple[str, ...] = (),
         unread: Collection[str] = (),
     ) -> Arguments:
         """Read a mapping of parameters. A null one counts as not given.
 
-        ``told`` are parameters whose absence is reported elsewhere; ``unread`` those that are read elsewhere, as those
+        ``reported`` are parameters whose absence is reported elsewhere; ``unread`` those read elsewhere, as those
         are whose types have code of their own.
         """
         by_name = fields_by_name(fields)
-        given: dict[str, Argument] = {}
+        values: dict[str, Argument] = {}
         named = set()
         node, meant = self.as_meant(fields, node, owner, unread)
         for key, value in node.items:
@@ -195,9 +211,9 @@ class ArgumentReader:
             if field is not None and not is_null(value):
                 named.add(field.name)
                 if field.name not in unread and not isinstance(field.type, Custom):
-                    self._put(given, field, value, owner, f"{path}.{key.text}" if path else key.text)
-        self.require(fields, named, node.mark, owner, (*told, *meant))
-        return Arguments(given, node.mark)
+                    self._put(values, field, value, owner, f"{path}.{key.text}" if path else key.text)
+        self.require(fields, named, node.mark, owner, (*reported, *meant))
+        return Arguments(values, node.mark)
 
     def as_meant(
         self, fields: tuple[Field, ...], node: Mapping, owner: str, unread: Collection[str] = ()
@@ -213,7 +229,7 @@ class ArgumentReader:
         written = {key.text for key, _ in node.items}
         if all(name in by_name or name in unread for name in written):
             return node, ()
-        items, told = [], []
+        items, reported = [], []
         for key, value in node.items:
             if key.text in by_name or key.text in unread:
                 items.append((key, value))
@@ -223,29 +239,34 @@ class ArgumentReader:
                 written.add(near)
                 items.append((replace(key, text=near), value))
             elif near:
-                told.append(near)
-        return replace(node, items=tuple(items)), tuple(told)
+                reported.append(near)
+        return replace(node, items=tuple(items)), tuple(reported)
 
     def read_main(self, parameter: Field, node: Node, owner: str, path: str) -> Arguments:
         """Read a bare value that stands for the main parameter."""
-        given: dict[str, Argument] = {}
+        values: dict[str, Argument] = {}
         site = ArgumentSite(owner, parameter.name, path, parameter.default, owner.strip("`"))
         argument = self.read(parameter.type, node, site)
         if argument is None:
             self.faults.holes = True
         else:
-            given[parameter.name] = argument
-        return Arguments(given, node.mark)
+            values[parameter.name] = argument
+        return Arguments(values, node.mark)
 
     def require(
-        self, parameters: tuple[Field, ...], named: Collection[str], mark: Mark, owner: str, told: Collection[str] = ()
+        self,
+        parameters: tuple[Field, ...],
+        named: Collection[str],
+        mark: Mark,
+        owner: str,
+        reported: Collection[str] = (),
     ) -> None:
         """Report the required parameters that are neither named nor reported elsewhere."""
         for parameter in parameters:
             if not parameter.required or parameter.name in named:
                 continue
             self.faults.holes = True
-            if parameter.name not in told:
+            if parameter.name not in reported:
                 self.faults.add(
                     "missing-parameter",
                     mark,
@@ -256,15 +277,15 @@ class ArgumentReader:
     def choose(self, choices: tuple[Choice, ...], node: Mapping, owner: str) -> None:
         """Report parameters that exclude one another, and where one of them is missing."""
         for choice in choices:
-            given = [key for key, value in node.items if key.text in choice.names and not is_null(value)]
+            present = [key for key, value in node.items if key.text in choice.names and not is_null(value)]
             names = listed(f"`{name}`" for name in choice.names)
-            if not given and choice.required:
+            if not present and choice.required:
                 self.faults.cut("missing-parameter", node.mark, f"{owner} requires {names}", f"add {names}")
-            for key in given[1:] if not choice.several else ():
+            for key in present[1:] if not choice.several else ():
                 self.faults.add(
                     "conflicting-parameters",
                     key.mark,
-                    f"{owner} takes {names}, not both `{given[0].text}` and `{key.text}`",
+                    f"{owner} takes {names}, not both `{present[0].text}` and `{key.text}`",
                 )
 
     def _refuse_unknown(
@@ -293,11 +314,11 @@ class ArgumentReader:
         self.faults.add("unknown-parameter", key.mark, f"{owner} has no parameter `{name}`", hint, replacement)
         return near, sure
 
-    def _put(self, given: dict[str, Argument], parameter: Field, node: Node, owner: str, path: str) -> None:
+    def _put(self, values: dict[str, Argument], parameter: Field, node: Node, owner: str, path: str) -> None:
         site = ArgumentSite(owner, parameter.name, path, parameter.default)
         argument = self.read(parameter.type, node, site)
         if argument is not None:
-            given[parameter.name] = argument
+            values[parameter.name] = argument
         elif self._of_steps:
             # For a key of a document its default stands.
             self.faults.holes = True
@@ -609,7 +630,7 @@ def python_values(fields: tuple[Field, ...], arguments: Arguments) -> dict[str, 
     """Return the arguments that are given by the names that Python has for them: constants and texts as such."""
     by_name = fields_by_name(fields)
     found: dict[str, Any] = {}
-    for name, argument in arguments.given.items():
+    for name, argument in arguments.by_name.items():
         value: Any = argument
         if isinstance(argument, ConstantArgument):
             value = argument.value
@@ -709,19 +730,19 @@ def check_content_type(headers: Headers, response_type: str, format_: str, fault
     for name, value in headers:
         if name.lower() != "content-type" or value.constant is MISSING:
             continue
-        given = str(value.constant).partition(";")[0].strip().lower()
+        media_type = str(value.constant).partition(";")[0].strip().lower()
         if response_type == "json":
-            if given.endswith(("/json", "+json")):
+            if media_type.endswith(("/json", "+json")):
                 continue
             sends = "application/json"
         elif format_ == "auto":
             sends = "what the request asks for, as `format: auto` does"
         elif types := BY_NAME[format_].allowed_types:
-            if given in types:
+            if media_type in types:
                 continue
             sends = types[0]
-        elif given != "text/event-stream":
+        elif media_type != "text/event-stream":
             continue
         else:
             sends = f"no events, in the format {format_}"
-        faults.add("content-type-mismatch", value.mark, f"the header says {given}, but the endpoint sends {sends}")
+        faults.add("content-type-mismatch", value.mark, f"the header says {media_type}, but the endpoint sends {sends}")

@@ -57,12 +57,14 @@ class Reading:
     """What could be read of a document, with all that was found.
 
     ``definition`` stands even where there are errors, as far as it could be read. ``whole`` tells
-    that nothing was left out of it, so that its names can be analysed.
+    that nothing was left out of it, so that its names can be analysed. ``unread`` are the words of the steps that were,
+    where nothing else was left out; None without any.
     """
 
     definition: Definition | None
     findings: list[Diagnostic]
     whole: bool
+    unread: frozenset[str] | None = None
 
 
 def load(
@@ -103,7 +105,9 @@ def read_document(
         )
         return Reading(None, faults.found, whole=False)
     definition = _DocumentReader(root, registry, faults).read(streaming_defaults, input_rules)
-    return Reading(definition, faults.found, whole=definition is not None and not faults.holes)
+    sound = definition is not None and not faults.holes
+    unread = None if faults.unread is None or not sound else frozenset(faults.unread)
+    return Reading(definition, faults.found, whole=sound and unread is None, unread=unread)
 
 
 def _is_foreign(root: Mapping) -> bool:
@@ -133,17 +137,17 @@ class _DocumentReader:
         self._move_declarations()
         self.root, _ = self.arguments.as_meant(fields, self.root, self.owner)
         read = self.arguments.read_arguments(fields, self.root, self.owner, "", unread=unread)
-        given = python_values(fields, read)
+        values = python_values(fields, read)
         common = {
-            "stack": given.get("function_stack") or Stack((), self.root.mark),
+            "stack": values.get("function_stack") or Stack((), self.root.mark),
             "mark": self.root.mark,
-            "summary": given.get("summary", ""),
-            "description": given.get("description", ""),
-            "disabled": given.get("disabled", False),
-            "allow": frozenset(given.get("allow", ())),
+            "summary": values.get("summary", ""),
+            "description": values.get("description", ""),
+            "disabled": values.get("disabled", False),
+            "allow": frozenset(values.get("allow", ())),
         }
         if kind == "endpoint":
-            return self._endpoint(given, common, streaming_defaults, input_rules)
+            return self._endpoint(values, common, streaming_defaults, input_rules)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
         return self._function(common) if kind == "function" else self._task(common)
 
@@ -185,7 +189,7 @@ class _DocumentReader:
         return None
 
     def _endpoint(
-        self, given: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming, input_rules: InputRules
+        self, values: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming, input_rules: InputRules
     ) -> Endpoint:
         for key, meaning in NOT_YET.items():
             written = self.root.key(key)
@@ -201,7 +205,7 @@ class _DocumentReader:
         path, method = self._path(), self._method()
         names = {key.text for key, _ in declared.items} if isinstance(declared, Mapping) else set()
         check_sent(inputs, names, path, self._mark_of("path"), self.faults)
-        response_type = given.get("response_type", "streaming")
+        response_type = values.get("response_type", "streaming")
         headers = read_headers(self._get("headers"), self.faults)
         chosen = format_of_headers(headers) if response_type == "streaming" else ""
         if chosen and streaming_defaults.format == "auto":
@@ -221,14 +225,14 @@ class _DocumentReader:
             response_type=response_type,
             streaming=streaming,
             inputs=inputs,
-            tags=given.get("tags", ()),
+            tags=values.get("tags", ()),
             headers=headers,
-            input_rules=self._input_rules(given, replace(input_rules, unknown="ignore") if speaks else input_rules),
-            response=given.get("response"),
+            input_rules=self._input_rules(values, replace(input_rules, unknown="ignore") if speaks else input_rules),
+            response=values.get("response"),
             chunks=self._chunks(response_type),
             response_schema=self._response_schema(response_type),
             authentication=self._authentication(),
-            rate_limits=self._rate_limits(given.get("rate_limit", ())),
+            rate_limits=self._rate_limits(values.get("rate_limit", ())),
             cache=self._get("cache"),
             **common,
         )
@@ -254,14 +258,14 @@ class _DocumentReader:
             self.faults.add("no-effect", key.mark, message, "write `chunks`, with a type for each event name")
         return declared
 
-    def _input_rules(self, given: dict[str, Any], defaults: InputRules) -> InputRules:
-        rules = given.get("inputs")
-        values = {} if rules is None else python_values(fields_of(InputRules), rules)
-        short = given.get("unknown_inputs")
-        if short and values.setdefault("unknown", short) != short:
+    def _input_rules(self, values: dict[str, Any], defaults: InputRules) -> InputRules:
+        rules = values.get("inputs")
+        chosen = {} if rules is None else python_values(fields_of(InputRules), rules)
+        short = values.get("unknown_inputs")
+        if short and chosen.setdefault("unknown", short) != short:
             message = "`unknownInputs` contradicts `unknown` of `inputs`"
             self.faults.add("conflicting-parameters", self._mark_of("unknownInputs"), message, "remove it")
-        return replace(defaults, **values)
+        return replace(defaults, **chosen)
 
     def _streaming(self, defaults: Streaming, response_type: str, inputs: tuple[Input, ...]) -> Streaming:
         node = self._get("streaming")
@@ -284,11 +288,11 @@ class _DocumentReader:
         if streaming.resume is None or response_type == "streaming":
             return streaming
         node = self._get("streaming")
-        asked = node.get("resume") if isinstance(node, Mapping) else None
-        if asked is not None:
+        resume = node.get("resume") if isinstance(node, Mapping) else None
+        if resume is not None:
             message = "the endpoint sends a JSON response, so it has no stream to resume"
             hint = "write `responseType: streaming`"
-            self.faults.add("not-resumable", asked.mark, message, hint)
+            self.faults.add("not-resumable", resume.mark, message, hint)
         return replace(streaming, resume=None)
 
     def _function(self, common: dict[str, Any]) -> FunctionDefinition:
@@ -356,7 +360,7 @@ class _DocumentReader:
     def _authentication(self) -> Authentication | None:
         """Return who may call an endpoint; None for everybody."""
         node = self._get("authentication")
-        if node is None or (isinstance(node, Scalar) and node.value == _NOBODY):
+        if node is None or (isinstance(node, Scalar) and node.value == _NONE):
             return None
         reading = _WaysReader(self.faults, self.arguments)
         reading.read(node)
@@ -381,24 +385,24 @@ class _DocumentReader:
         return tuple(map(self._rate_limit, limits))
 
     def _rate_limit(self, arguments: Arguments) -> RateLimit:
-        given = {
+        values = {
             name: each.constant if isinstance(each, Value) and each.constant is not MISSING else each
             for name, each in python_values(LIMIT, arguments).items()
         }
-        limit = given.pop("limit", None)
+        limit = values.pop("limit", None)
         # What is wrong was reported where it was read.
         fitting: dict[str, Any] = {"by": (str, Value), "concurrent": (int, Value), "algorithm": str}
-        given = {name: each for name, each in given.items() if isinstance(each, fitting[name])}
+        values = {name: each for name, each in values.items() if isinstance(each, fitting[name])}
         try:
             rate = limit if isinstance(limit, Value) or limit is None else parse_rate(limit)
         except ValueError:
             rate = None
-        return RateLimit(arguments.mark, rate, **given)
+        return RateLimit(arguments.mark, rate, **values)
 
 
 _WAYS: Final = "write a name, [name, name] for any of them, or {name: {scopes: [chat], optional: true}}"
 #: What says that everybody may call.
-_NOBODY: Final = "none"
+_NONE: Final = "none"
 
 
 class _WaysReader:
@@ -420,7 +424,7 @@ class _WaysReader:
         elif isinstance(node, Mapping):
             for key, options in node.items:
                 self._add(Way(key.text, self._options(options), key.mark))
-        elif isinstance(node.value, str) and node.value not in ("", _NOBODY) and "<<" not in node.value:
+        elif isinstance(node.value, str) and node.value not in ("", _NONE) and "<<" not in node.value:
             self._add(Way(node.value, (), node.mark))
         else:
             self.refuse(node)
@@ -428,11 +432,11 @@ class _WaysReader:
     def refuse(self, node: Node) -> None:
         """Report what is not an authentication."""
         if isinstance(node, Scalar) and isinstance(node.value, str) and "<<" in node.value:
-            told = "authentication is set when the file is loaded: a binding is not allowed here"
-            self.faults.add("constant-required", node.mark, told, _WAYS)
+            message = "authentication is set when the file is loaded: a binding is not allowed here"
+            self.faults.add("constant-required", node.mark, message, _WAYS)
             return
-        told = "`authentication` of an endpoint names those of the settings"
-        self.faults.add("wrong-type", node.mark, told, _WAYS)
+        message = "`authentication` of an endpoint names those of the settings"
+        self.faults.add("wrong-type", node.mark, message, _WAYS)
 
     def _add(self, way: Way) -> None:
         if any(each.name == way.name for each in self.ways):
@@ -454,8 +458,8 @@ class _WaysReader:
         )
         for scope in scopes:
             if SCOPE.fullmatch(scope.value) is None:
-                told = f"`{scope.value}` is not a valid scope: a scope has no spaces, quotes or backslashes"
-                self.faults.add("wrong-type", scope.mark, told, "write [chat, read] for several")
+                message = f"`{scope.value}` is not a valid scope: a scope has no spaces, quotes or backslashes"
+                self.faults.add("wrong-type", scope.mark, message, "write [chat, read] for several")
         return tuple(scope.value for scope in scopes)
 
 
@@ -504,28 +508,28 @@ def check_effects(
     Not those of the project's ``defaults``: each of them may be of use to some endpoint. What takes one of them back
     has an effect where that had one.
     """
-    given = {key.text: key.mark for key, value in node.items if not is_null(value)}
+    marks = {key.text: key.mark for key, value in node.items if not is_null(value)}
     if response_type == "json":
         receives = any(each.type == "stream" for each in inputs)
         useless = _CHUNKS if receives else (*_CHUNKS, "idleTimeout")
         for key in useless:
-            if key in given:
+            if key in marks:
                 faults.add(
                     "no-effect",
-                    given[key],
+                    marks[key],
                     f"`{key}` has no effect: the endpoint sends a JSON response",
                     "write `responseType: streaming`, or remove it",
                 )
     else:
-        _check_format(given, streaming, defaults, faults)
+        _check_format(marks, streaming, defaults, faults)
     _check_parts(node, streaming, response_type, faults)
 
 
-def _check_format(given: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults) -> None:
+def _check_format(marks: dict[str, Mark], streaming: Streaming, defaults: Streaming, faults: Faults) -> None:
     if (format_ := BY_NAME.get(streaming.format)) is None:
         return  # the request chooses it
     disconnects = "disconnect" in (streaming.slow_client, defaults.slow_client)
-    for key, mark in given.items():
+    for key, mark in marks.items():
         effect, why = _BY_FORMAT.get(key, (None, ""))
         if effect is None or effect(format_):
             continue

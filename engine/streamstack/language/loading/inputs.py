@@ -139,15 +139,15 @@ class _InputReader:
         reader = ArgumentReader(self.faults, lambda *_: None, of_steps=False)
         unread = ("type", *(key.text for key, _ in self.node.items if key.text not in _NAMES))
         read = reader.read_arguments(_FIELDS, self.node, self.owner, "", unread=unread)
-        given = python_values(_FIELDS, read)
+        values = python_values(_FIELDS, read)
         properties, items = self._get("properties"), self._get("items")
         if properties is not None:
-            given["properties"] = _read_inputs(properties, self.faults, "properties", self.depth + 1)
+            values["properties"] = _read_inputs(properties, self.faults, "properties", self.depth + 1)
         if items is not None:
             mark = (self.node.key("items") or self.node).mark
-            given["items"] = _read_input("items", mark, items, self.faults, self.depth + 1)
-        if "pattern" in given and not self._compiles(given["pattern"], given.get("max_length")):
-            del given["pattern"]
+            values["items"] = _read_input("items", mark, items, self.faults, self.depth + 1)
+        if "pattern" in values and not self._compiles(values["pattern"], values.get("max_length")):
+            del values["pattern"]
         declared = Input(
             name=self.name,
             type=type_,
@@ -156,7 +156,7 @@ class _InputReader:
             maximum=self._bound("maximum", type_),
             values=self._values(type_),
             default=self._default(),
-            **given,
+            **values,
         )
         self._compare("minLength", declared.min_length, "maxLength", declared.max_length)
         self._compare("minimum", declared.minimum, "maximum", declared.maximum)
@@ -478,8 +478,8 @@ def check_promises(declared: tuple[Input, ...], faults: Faults) -> None:
         if TYPES[each.type].raw:
             message = f"`{each.name}` is a {each.type}, which no chunk or response can hold"
             faults.add("bad-constraint", each.mark, message, "write the type of the value as JSON, such as text")
-        for key, given in (("in", each.location), ("aliases", each.aliases), ("filters", each.filters)):
-            if given:
+        for key, values in (("in", each.location), ("aliases", each.aliases), ("filters", each.filters)):
+            if values:
                 message = f"`{key}` of `{each.name}` applies to inputs, not to what an endpoint sends"
                 faults.add("bad-constraint", each.mark, message, "remove it")
 

@@ -29,6 +29,10 @@ from streamstack.spec import StackOf, is_null, takes_mapping
 DEEPEST: Final = 12
 
 
+#: A step whose function is not known: it is left out as a whole.
+_UNKNOWN: Final = object()
+
+
 class StepReader:
     """Reads the stacks of one document."""
 
@@ -37,6 +41,7 @@ class StepReader:
         self.faults = faults
         self._arguments = ArgumentReader(faults, self.read_stack)
         self._depth = 0
+        self._unknown = False  # the function that was met last does not exist, and another is not surely meant
 
     def read_stack(self, node: Node, path: str) -> Stack | None:
         """Read a list of steps; None where it is not a list or lies too deep."""
@@ -54,15 +59,21 @@ class StepReader:
         self._depth += 1
         steps = []
         for index, item in enumerate(node.items):
+            holes = self.faults.holes
             step = self._read_step(item, f"{path}[{index}]")
-            if step is None:
-                self.faults.holes = True
-            else:
+            if step is _UNKNOWN:
+                # What its parameters lack is no hole: they are those of another function.
+                self.faults.holes = holes
+                self.faults.leave_out(item)
+            elif isinstance(step, Step):
                 steps.append(step)
+            else:
+                self.faults.holes = True
         self._depth -= 1
         return Stack(tuple(steps), node.mark)
 
-    def _read_step(self, node: Node, path: str) -> Step | None:
+    def _read_step(self, node: Node, path: str) -> Step | object | None:
+        """Read a step: None where it is none, `_UNKNOWN` where its function does not exist and another is not sure."""
         if isinstance(node, Scalar):
             return self._read_word(node, path)
         if not isinstance(node, Mapping):
@@ -74,29 +85,32 @@ class StepReader:
             )
             return None
         found = self._find_function(node)
+        unknown, self._unknown = self._unknown, False
         if found is None:
             # What is wrong with the modifiers is reported in the same run.
             self._read_modifiers(node, path)
-            return None
+            return _UNKNOWN if unknown else None
         function, key, value, node = found
         # A parameter that stands beside its function is reported there, and not as missing too.
         if isinstance(value, Mapping) and not takes_mapping(function.parameters):
-            value, told = self._arguments.as_meant(function.parameters, value, f"`{function.name}`")
+            value, reported = self._arguments.as_meant(function.parameters, value, f"`{function.name}`")
         else:
-            told = ()
-        beside = (*_beside(node, function), *told)
+            reported = ()
+        beside = (*_beside(node, function), *reported)
         arguments = self._read_arguments(function, key, value, f"{path}.{function.name}", beside)
-        given = self._read_modifiers(node, path)
-        self._refuse_result(function, given)
-        values = python_values(MODIFIERS, Arguments(given, node.mark))
+        modifiers = self._read_modifiers(node, path)
+        self._refuse_result(function, modifiers)
+        if unknown:
+            return _UNKNOWN
+        values = python_values(MODIFIERS, Arguments(modifiers, node.mark))
         for name, make in (("allow", frozenset), ("timeout", _timeout), ("retry", _retry)):
             if name in values:
                 values[name] = make(values[name])
         if "result" in values:
-            values["result_mark"] = given["as"].mark
+            values["result_mark"] = modifiers["as"].mark
         return Step(function, arguments, node.mark, key.mark, path, **values)
 
-    def _read_word(self, node: Scalar, path: str) -> Step | None:
+    def _read_word(self, node: Scalar, path: str) -> Step | object | None:
         """Read a step that is a function's name alone: `- break`."""
         function = self.registry.get(node.text) if isinstance(node.value, str) else None
         if function is None:
@@ -106,8 +120,9 @@ class StepReader:
                 self.faults.add("one-function", node.mark, message, "write `- function: ...`")
                 return None
             function = self._refuse_function(node)
-        if function is None:
-            return None
+        unknown, self._unknown = self._unknown, False
+        if function is None or unknown:
+            return _UNKNOWN if unknown else None
         self._arguments.require(function.parameters, (), node.mark, f"`{function.name}`")
         return Step(function, Arguments({}, node.mark), node.mark, node.mark, path)
 
@@ -188,8 +203,7 @@ class StepReader:
         name, hint, sure = self._meant(key.text)
         replacement = key.replacement(0, len(key.text), name) if sure else None
         self.faults.add("unknown-function", key.mark, f"unknown function `{key.text}`", hint, replacement)
-        if not sure:
-            self.faults.holes = True
+        self._unknown = not sure
         return self.registry.get(name)
 
     def _read_arguments(
@@ -215,7 +229,7 @@ class StepReader:
         return Arguments({}, node.mark)
 
     def _read_modifiers(self, node: Mapping, path: str) -> dict[str, Argument]:
-        given: dict[str, Argument] = {}
+        modifiers: dict[str, Argument] = {}
         for modifier in MODIFIERS:
             value = node.get(modifier.name)
             if value is None or is_null(value):
@@ -223,13 +237,13 @@ class StepReader:
             site = ArgumentSite("a step", modifier.name, f"{path}.{modifier.name}")
             argument = self._arguments.read(modifier.type, value, site)
             if argument is not None:
-                given[modifier.name] = argument
+                modifiers[modifier.name] = argument
             elif modifier.name == "as":
                 self.faults.holes = True
-        return given
+        return modifiers
 
-    def _refuse_result(self, function: Function, given: dict[str, Argument]) -> None:
-        result = given.get("as")
+    def _refuse_result(self, function: Function, modifiers: dict[str, Argument]) -> None:
+        result = modifiers.get("as")
         if isinstance(result, ConstantArgument) and function.effects.gives == "nothing":
             self.faults.add(
                 "no-result",
@@ -298,5 +312,5 @@ def _timeout(value: Value) -> Value | float | None:
 
 
 def _retry(arguments: Arguments) -> Retry | None:
-    given = python_values(RETRY, arguments)
-    return Retry(**{"times": 1, **given, "on": frozenset(given.get("on", ()))})
+    values = python_values(RETRY, arguments)
+    return Retry(**{"times": 1, **values, "on": frozenset(values.get("on", ()))})

@@ -15,7 +15,6 @@ _LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems")
 _UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
 #: Keywords that hold another schema, and how it is called.
 _INNER: Final = (("items", "items of "), ("additionalProperties", "other properties of "), ("contentSchema", ""))
-_ITEMS: Final = ("schema", "itemSchema", "x-itemSchema")
 
 Data = dict[str, Any]
 
@@ -73,7 +72,7 @@ class _Comparison:
         self._compared: set[tuple[str, str, str]] = set()
         self.found: list[Change] = []
 
-    def _tell(self, message: str, *, breaking: bool) -> None:
+    def _report(self, message: str, *, breaking: bool) -> None:
         self.found.append(Change(self._title, message, breaking))
 
     def operation(self, old: Data, new: Data) -> None:
@@ -88,20 +87,20 @@ class _Comparison:
     def _security(self, old: list[Data], new: list[Data]) -> None:
         if not new or {} in new:
             if old and {} not in old:
-                self._tell("authentication is no longer required", breaking=False)
+                self._report("authentication is no longer required", breaking=False)
             return
         if not old or {} in old:
-            self._tell("authentication is now required", breaking=True)
+            self._report("authentication is now required", breaking=True)
             return
         accepted = [self._ways(self._new, each) for each in new]
         for each in old:
             way = self._ways(self._old, each)
             same = [other for other in accepted if other.keys() <= way.keys()]
             if not same:
-                self._tell(f"no longer accepts the authentication {_words(each)}", breaking=True)
+                self._report(f"no longer accepts the authentication {_words(each)}", breaking=True)
             elif not any(all(other[name] <= way[name] for name in other) for other in same):
                 missing = sorted(set().union(*(same[0][name] - way[name] for name in same[0])))
-                self._tell(f"the authentication {_words(each)} now needs the scope {_words(missing)}", breaking=True)
+                self._report(f"the authentication {_words(each)} now needs the scope {_words(missing)}", breaking=True)
 
     @staticmethod
     def _ways(document: Data, requirement: Mapping[str, list[str]]) -> dict[str, set[str]]:
@@ -121,26 +120,26 @@ class _Comparison:
             named = f"{parameter['in']} parameter `{parameter['name']}`"
             if known is None:
                 required = parameter.get("required", False)
-                self._tell(f"new {'required ' if required else ''}{named}", breaking=required)
+                self._report(f"new {'required ' if required else ''}{named}", breaking=required)
                 continue
             if parameter.get("required") and not known.get("required"):
-                self._tell(f"the {named} is now required", breaking=True)
+                self._report(f"the {named} is now required", breaking=True)
             self._schema(_schema_of(known), _schema_of(parameter), f"the {named}", sent=False)
         for key, parameter in before.items():
             if key not in after and key not in renamed.values():
-                self._tell(f"the {parameter['in']} parameter `{parameter['name']}` was removed", breaking=True)
+                self._report(f"the {parameter['in']} parameter `{parameter['name']}` was removed", breaking=True)
 
     def _body(self, old: Data | None, new: Data | None) -> None:
         if new is None:
             if old is not None:
-                self._tell("the request body was removed", breaking=True)
+                self._report("the request body was removed", breaking=True)
             return
         if old is None:
             required = new.get("required", False)
-            self._tell(f"new {'required ' if required else ''}request body", breaking=required)
+            self._report(f"new {'required ' if required else ''}request body", breaking=required)
             return
         if new.get("required") and not old.get("required"):
-            self._tell("the request body is now required", breaking=True)
+            self._report("the request body is now required", breaking=True)
         self._contents(old.get("content", {}), new.get("content", {}), "the request body", sent=False)
 
     # -- responses
@@ -152,26 +151,26 @@ class _Comparison:
             other = _deref(self._new, new.get(status, new.get("2XX")))
             known = _deref(self._old, response)
             if other is None:
-                self._tell(f"the response {status} was removed", breaking=True)
+                self._report(f"the response {status} was removed", breaking=True)
                 continue
             for name in known.get("headers", {}):
                 if name not in other.get("headers", {}):
-                    self._tell(f"the response header `{name}` was removed", breaking=True)
+                    self._report(f"the response header `{name}` was removed", breaking=True)
             for name in other.get("headers", {}):
                 if name not in known.get("headers", {}):
-                    self._tell(f"new response header `{name}`", breaking=False)
+                    self._report(f"new response header `{name}`", breaking=False)
             self._contents(known.get("content", {}), other.get("content", {}), f"the response {status}", sent=True)
         for status in new:
             if status not in old:
-                self._tell(f"new response {status}", breaking=False)
+                self._report(f"new response {status}", breaking=False)
 
     def _contents(self, old: Data, new: Data, where: str, *, sent: bool) -> None:
         for media in old:
             if media not in new and "*/*" not in new:
-                self._tell(f"{where} no longer {'has' if sent else 'accepts'} the format {media}", breaking=True)
+                self._report(f"{where} no longer {'has' if sent else 'accepts'} the format {media}", breaking=True)
         for media, content in new.items():
             if media not in old:
-                self._tell(f"{where} has the new format {media}", breaking=False)
+                self._report(f"{where} has the new format {media}", breaking=False)
                 continue
             self._schema(_schema_of(old[media]), _schema_of(content), f"{where} ({media})", sent=sent)
 
@@ -203,12 +202,12 @@ class _Comparison:
         if extra:
             was = "any value" if before == _TYPES else _words(before)
             now = "any value" if after == _TYPES else _words(after)
-            self._tell(f"the type of {where} changed from {was} to {now}", breaking=True)
+            self._report(f"the type of {where} changed from {was} to {now}", breaking=True)
         elif before != after:
-            self._tell(f"the type of {where} is now {_words(after)}", breaking=False)
+            self._report(f"the type of {where} is now {_words(after)}", breaking=False)
         first, second = old.get("format"), new.get("format")
         if first != second and (first if sent else second) and "string" in before & after:
-            self._tell(f"the format of {where} changed from {first or 'any'} to {second or 'any'}", breaking=True)
+            self._report(f"the format of {where} changed from {first or 'any'} to {second or 'any'}", breaking=True)
 
     def _values(self, old: Data, new: Data, where: str, *, sent: bool) -> None:
         before, after = _enum(old), _enum(new)
@@ -216,11 +215,11 @@ class _Comparison:
             return
         if after is not None and (before is None or not set(before) <= set(after)):
             gone = [each for each in before or () if each not in after]
-            told = f"no longer takes {_words(gone)}" if gone else f"now takes only {_words(after)}"
-            self._tell(f"{where} {told}", breaking=True)
+            change = f"no longer takes {_words(gone)}" if gone else f"now takes only {_words(after)}"
+            self._report(f"{where} {change}", breaking=True)
         elif before is not None:
             more = [each for each in after or () if each not in before]
-            self._tell(f"{where} now takes {_words(more) if more else 'any value'}", breaking=False)
+            self._report(f"{where} now takes {_words(more) if more else 'any value'}", breaking=False)
 
     def _bounds(self, old: Data, new: Data, where: str) -> None:
         for keywords, is_tighter in ((_LOWER, _above), (_UPPER, _below)):
@@ -229,11 +228,11 @@ class _Comparison:
                 if before == after:
                     continue
                 tighter = after is not None and (before is None or is_tighter(after, before))
-                told = f"{keyword} of {where} changed from {_shown(before)} to {_shown(after)}"
-                self._tell(told, breaking=tighter)
+                change = f"{keyword} of {where} changed from {_shown(before)} to {_shown(after)}"
+                self._report(change, breaking=tighter)
         before, after = old.get("pattern"), new.get("pattern")
         if before != after:
-            self._tell(
+            self._report(
                 f"pattern of {where} changed from {_shown(before)} to {_shown(after)}", breaking=after is not None
             )
 
@@ -243,16 +242,16 @@ class _Comparison:
         of = f" of {where}"
         for name in before:
             if name not in after and not (sent and new.get("additionalProperties", True) is not False and not after):
-                self._tell(f"the {'field' if sent else 'property'} `{name}`{of} was removed", breaking=True)
+                self._report(f"the {'field' if sent else 'property'} `{name}`{of} was removed", breaking=True)
             elif name in after and sent and name in needed - needs:
-                self._tell(f"the field `{name}`{of} may now be missing", breaking=True)
+                self._report(f"the field `{name}`{of} may now be missing", breaking=True)
             elif name in after and not sent and name in needs - needed:
-                self._tell(f"the property `{name}`{of} is now required", breaking=True)
+                self._report(f"the property `{name}`{of} is now required", breaking=True)
         for name in after:
             if name not in before:
                 required = not sent and name in needs
                 kind = "field" if sent else "required property" if required else "property"
-                self._tell(f"new {kind} `{name}`{of}", breaking=required)
+                self._report(f"new {kind} `{name}`{of}", breaking=required)
             else:
                 self._schema(before[name], after[name], f"`{name}`{of}", sent=sent)
 
@@ -271,17 +270,17 @@ class _Comparison:
             else:
                 # Clients pass over events that they do not know, but not over a value of another type.
                 breaking = sent and not label.startswith("the event")
-                self._tell(f"{where} may now be {label}", breaking=breaking)
+                self._report(f"{where} may now be {label}", breaking=breaking)
         for label in before:
             if label not in after and (not sent or label.startswith("the ")):
-                self._tell(f"{where} {'is never' if sent else 'can no longer be'} {label}", breaking=True)
+                self._report(f"{where} {'is never' if sent else 'can no longer be'} {label}", breaking=True)
 
     def _single(self, old: Data, new: Data, branches: Mapping[str, Any], where: str, *, sent: bool) -> None:
         """Compare one schema with several that one may be chosen of."""
         now_more = bool(_branches(new))
         document, one = (self._old, old) if now_more else (self._new, new)
         if any(_deref(self._new if now_more else self._old, each) == one for each in branches.values()):
-            self._tell(f"{where} has {'more' if now_more else 'fewer'} alternatives", breaking=now_more == sent)
+            self._report(f"{where} has {'more' if now_more else 'fewer'} alternatives", breaking=now_more == sent)
             return
         same = branches.get(_label(document, one))
         for each in [same] if same is not None else branches.values():
@@ -302,11 +301,12 @@ _Tighter = Callable[[Any, Any], bool]
 
 def _schema_of(holder: Data) -> Any:
     """Return the schema of a parameter or of a media type."""
-    for name in _ITEMS[1:]:
+    for name in ("itemSchema", "schema"):
         if name in holder:
-            return holder[name]
-    if "schema" in holder:
-        return holder["schema"]
+            schema = holder[name]
+            # A document of 3.1 has one that holds the schema of an item.
+            inside = schema.keys() == {"description", "allOf"} and len(schema["allOf"]) == 1
+            return schema["allOf"][0] if inside else schema
     inner: Data = next(iter(holder.get("content", {}).values()), {})
     return inner.get("schema", {})
 
@@ -351,8 +351,6 @@ def _label(document: Data, branch: Any) -> str:
         return str(schema)
     properties = schema.get("properties", {})
     event = properties.get("event")
-    if event is False:
-        return "the event without a name"
     if isinstance(event, dict):
         return f"the event `{event['const']}`" if "const" in event else "the event of another name"
     kind = properties.get("type")

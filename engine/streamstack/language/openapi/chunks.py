@@ -210,7 +210,9 @@ class Payloads:
     def event(self) -> Schema:
         """Return the schema of a server-sent event: each name is tied to its data."""
         components = self._components
-        data = {each.name: [each.value.data] for each in self.chunks}
+        data: dict[str | None, list[Schema]] = {}
+        for each in self.chunks:
+            data.setdefault(None if each.name == UNNAMED else each.name, []).append(each.value.data)
         known = [name for name in (*data, "done", "error", "gap") if name not in (None, OTHERS)]
         numbered = ["id"] if self._streaming.ids or self.resumable else []
         branches: list[Schema] = []
@@ -297,14 +299,12 @@ def _own_line(name: str, schema: Schema) -> Schema:
 
 
 def _branch(name: str | None, data: Schema, known: Sequence[str | None], required: list[str]) -> Schema:
+    """Return the schema of the events of a name, which its data is tied to."""
     if name is None:
-        return {
-            "properties": {"data": data},
-            "not": {"required": ["event"]},
-            **({"required": required} if required else {}),
-        }
+        # Clients call events without a name so.
+        return {"properties": {"event": {"const": UNNAMED}, "data": data}, "required": ["data", *required]}
     event: Schema = {"type": "string", "not": {"enum": known}} if name == OTHERS else {"const": name}
-    return {"properties": {"event": event, "data": data}, "required": ["event", *required]}
+    return {"properties": {"event": event, "data": data}, "required": ["event", "data", *required]}
 
 
 def component_name(text: str) -> str:

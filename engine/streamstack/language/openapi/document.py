@@ -139,7 +139,9 @@ class _Maker:
         body = make_body(endpoint)
         if body is not None:
             operation["requestBody"] = body
-        operation["responses"] = self._responses(name, endpoint, has_body=body is not None)
+        operation["responses"] = self._responses(
+            name, endpoint, has_body=body is not None, has_parameters=bool(parameters)
+        )
         return operation
 
     def _name(self, endpoint: Endpoint) -> str:
@@ -153,7 +155,7 @@ class _Maker:
         self._names.add(name)
         return name
 
-    def _responses(self, name: str, endpoint: Endpoint, *, has_body: bool) -> dict[str, Any]:
+    def _responses(self, name: str, endpoint: Endpoint, *, has_body: bool, has_parameters: bool) -> dict[str, Any]:
         graph = Graph(endpoint)
         nodes = reachable(graph, self._graphs)
         statuses = success_statuses(graph, nodes)
@@ -169,7 +171,7 @@ class _Maker:
         forbidden = any(way.scopes or self._in_cookie(way.name) for way in ways)
         if endpoint.streaming.resume is not None:
             responses["204"] = {"description": "The stream has ended, and the client has received all of it."}
-        errors = error_statuses(endpoint, nodes, has_body=has_body, scopes=forbidden)
+        errors = error_statuses(endpoint, nodes, has_body=has_body, has_parameters=has_parameters, scopes=forbidden)
         spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
         return responses | make_errors(errors, list(raised(nodes)), self._components, spec)
 
@@ -310,7 +312,7 @@ def _schemes(name: str, method: Method) -> Iterator[tuple[str, Mapping[str, Any]
 def _without_items(data: Any) -> Any:
     """Return data of OpenAPI 3.2 without `itemSchema`, which 3.1 does not have.
 
-    The body is a text there; `x-itemSchema` says what it is a sequence of.
+    As usual there, the schema of such a media type is that of each item, and its description says so.
     """
     if isinstance(data, list):
         return [_without_items(each) for each in data]
@@ -318,6 +320,5 @@ def _without_items(data: Any) -> Any:
         return data
     found = {key: _without_items(each) for key, each in data.items()}
     if "itemSchema" in found:
-        found["x-itemSchema"] = found.pop("itemSchema")
-        found["schema"] = {"type": "string", "description": "A sequence of items, which `x-itemSchema` describes."}
+        found["schema"] = {"description": "One item of the sequence.", "allOf": [found.pop("itemSchema")]}
     return found

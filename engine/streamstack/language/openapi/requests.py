@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from streamstack.formats import BY_NAME
@@ -185,19 +185,28 @@ def _parts(endpoint: Endpoint, inputs: Iterable[Input], reads: Schema) -> Schema
     schema["properties"] = {**reads, **schema["properties"]}
     if opened:
         schema = _opened(schema)
+    content: Schema = {JSON: {"schema": schema}}
+    fields = {name: {"contentType": JSON} for name in _json_fields(rest, reads)}
+    if not fields:  # tools write objects in forms of this type in ways of their own
+        content[FORM] = {"schema": schema}
     if not files:
-        return {JSON: {"schema": schema}, FORM: {"schema": schema}, MULTIPART: {"schema": schema}}
+        return content
     required = [*schema.get("required", ()), *(each.name for each in listed if each.name in files and each.required)]
     form = schema | {"properties": schema["properties"] | {name: each for name, (each, _) in files.items()}}
     if required:
         form["required"] = required
-    multipart: Schema = {"schema": form}
-    encoding = {name: {"contentType": ", ".join(types)} for name, (_, types) in files.items() if types}
-    if encoding:
-        multipart["encoding"] = encoding
-    if any(each.required for each in listed if each.name in files):
-        return {MULTIPART: multipart}
-    return {JSON: {"schema": schema}, FORM: {"schema": schema}, MULTIPART: multipart}
+    encoding = fields | {name: {"contentType": ", ".join(types)} for name, (_, types) in files.items() if types}
+    multipart = {MULTIPART: {"schema": form} | ({"encoding": encoding} if encoding else {})}
+    return multipart if any(each.required for each in listed if each.name in files) else content | multipart
+
+
+def _json_fields(inputs: Iterable[Input], reads: Schema) -> Iterator[str]:
+    """Yield the fields of forms that hold JSON: objects, and lists of what is not a text or a number."""
+    yield from (name for name, each in reads.items() if each.get("type") == "object")
+    for each in inputs:
+        item = each.items if each.type == "list" else each
+        if item is None or item.type in ("object", "json", "list"):
+            yield each.name
 
 
 def _is_file(declared: Input) -> bool:

@@ -41,6 +41,7 @@ _SHARED: Final[Mapping[int, tuple[str, str]]] = {
     413: ("ContentTooLarge", "The request body is too large."),
     415: ("UnsupportedMediaType", "The request body has a media type that is not supported."),
     422: ("UnprocessableContent", "The `Idempotency-Key` was used with a different request."),
+    431: ("RequestHeaderFieldsTooLarge", "The path, the query string or a header is too long."),
     429: ("TooManyRequests", "The client exceeded a rate limit."),
     500: ("InternalServerError", "The server could not complete the request."),
     502: ("BadGateway", "An upstream failed, or sent something that can't be read."),
@@ -99,10 +100,10 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
     own = [name for name, _ in endpoint.headers]
     for node in nodes:
         if node.step.function.name == "respond":
-            given = node.arguments.get("headers")
-            if isinstance(given, ObjectValue):
-                own += [name for name, _ in given.entries]
-            elif isinstance(known := constant(given), dict):
+            written = node.arguments.get("headers")
+            if isinstance(written, ObjectValue):
+                own += [name for name, _ in written.entries]
+            elif isinstance(known := constant(written), dict):
                 own += map(str, known)
     for name in dict.fromkeys(own):
         if name.lower() not in ("content-type", *map(str.lower, headers)):
@@ -154,7 +155,9 @@ def _is_caught(node: Node, code: str) -> bool:
     return False
 
 
-def error_statuses(endpoint: Endpoint, nodes: list[Node], *, has_body: bool, scopes: bool) -> set[int]:
+def error_statuses(
+    endpoint: Endpoint, nodes: list[Node], *, has_body: bool, has_parameters: bool, scopes: bool
+) -> set[int]:
     """Return the statuses of errors that the endpoint can raise itself: those of its keys and of its functions."""
     found = {500, 503, 504}
     resumable = endpoint.streaming.resume is not None
@@ -163,6 +166,8 @@ def error_statuses(endpoint: Endpoint, nodes: list[Node], *, has_body: bool, sco
         found.add(400)
     if has_body:
         found |= {413, 415}
+    if has_parameters:
+        found.add(431)
     if endpoint.authentication is not None:
         found |= {401, 403} if scopes else {401}
     if endpoint.rate_limits:

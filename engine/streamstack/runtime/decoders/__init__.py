@@ -57,7 +57,7 @@ _DECODERS: Final[dict[str, Callable[[Options], Decoder]]] = {
 #: What `decode` may be, beside `auto`.
 FORMATS: Final = tuple(_DECODERS)
 #: Formats that may come in another charset than UTF-8.
-_OF_TEXT: Final = frozenset({"csv", "lines", "text"})
+_OF_TEXT: Final = frozenset({"csv", "json", "lines", "ndjson", "text"})
 #: Their items are the bytes or texts as they come.
 _AS_IT_COMES: Final = (BytesDecoder, TextDecoder)
 #: Bytes that are decoded at once at least, however small their source is.
@@ -80,6 +80,19 @@ def decoder_for(name: str, options: Options = Options()) -> Decoder:
                 "invalid-chunk", f"the charset {options.charset[:40]!r} is not known", status=options.status
             ) from None
     return decoder
+
+
+def to_utf_8(data: bytes, charset: str | None) -> bytes:
+    """Return a whole text in UTF-8.
+
+    Raises RunError ``invalid-chunk`` for a charset that is not known.
+    """
+    if not charset or charset.lower() in _UTF_8:
+        return data
+    try:
+        return transcoder(charset)(data, True)
+    except LookupError:
+        raise RunError("invalid-chunk", f"the charset {charset[:40]!r} is not known") from None
 
 
 _BY_TYPE: Final = {

@@ -468,8 +468,8 @@ class AnswerDecoder(SseDecoder):
         """Give an event to the reader. Raises Halted where that ends the answer."""
         reader = self._reader
         if type(value) is not dict:
-            told = f"an event of {reader.host} is not an object, as all of its are"
-            self.failure = RunError("invalid-chunk", told)
+            message = f"an event of {reader.host} is not an object, as all of its are"
+            self.failure = RunError("invalid-chunk", message)
             raise Halted
         if reader.has_heartbeats and reader.is_heartbeat(value):
             return

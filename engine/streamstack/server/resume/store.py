@@ -225,7 +225,7 @@ class SharedStore:
             await asyncio.wait(self._tasks)
             self._tasks = []
             with suppress(RunError):
-                await self.store.leave()
+                await self.store.unregister()
 
     @property
     def settled(self) -> bool:

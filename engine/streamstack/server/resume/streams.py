@@ -492,7 +492,7 @@ class RemoteReader:
             raise
         finally:
             self._service.streams.followers.discard(self)
-            self._shared.news.leave(channel, self._news.set)
+            self._shared.news.unlisten(channel, self._news.set)
             if not self._service.draining:
                 # From now on it is kept, and its run waits, for a client to reconnect.
                 self._service.spawn(self._detach())
