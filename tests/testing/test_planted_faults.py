@@ -178,13 +178,13 @@ PLANTED: Final[dict[str, Planted]] = {
         (deadlines.RunTimer, "_dues", "elif limits.idle:", "elif False:", "patient", "is silent for"),
     "the firstChunkTimeout of a stream is not kept":
         (deadlines.RunTimer, "_dues", "if limits.first_chunk:", "if False:", "patient", "no chunk comes for"),
-    "what an upstream says of its failure is sent on":
+    "the client gets an upstream's own words":
         (http, "status_error", "describe_status(answer.status)}", "describe_status(answer.status)}: {data!r}",
          "relay", "the client got what is internal"),
-    "what a database says of its failure is sent on":
+    "the client gets a database's own words":
         (replies, "_message", "error.full if dev else error.public", "error.full",
          "rows", "the client got what is internal"),
-    "what can't be read is ignored":
+    "invalid chunks are dropped in silence":
         (Decoder, "_refuse", "", "return", "relay", "has left no trace"),
     "a lost database is taken for an empty one":
         (PostgresDatabase, "_run", "raise failure from (None if cause is failure else cause)", "return []",

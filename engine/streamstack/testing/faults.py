@@ -263,8 +263,8 @@ class Facts:
         chooses: It may pass over items.
         gathers: What was gathered of a chunk is sent when the run fails.
         outlives: The run goes on when the client has left.
-        first: Seconds to the first chunk, at most; 0 for no limit.
-        silence: Seconds between two chunks, at most; 0 for no limit.
+        first: Seconds to the first chunk, at most; 0 disables it.
+        silence: Seconds between two chunks, at most; 0 disables it.
     """
 
     handles: bool = False

@@ -42,11 +42,7 @@ def make_parameters(endpoint: Endpoint) -> list[Schema]:
         if declared.type == "stream" or place not in ("path", "query", "header", "cookie"):
             continue
         found.append(_parameter(declared, place, rest=declared.name in rests))
-    # Those that no input declares are texts.
-    named = {each["name"] for each in found if each["in"] == "path"}
-    text = {"type": "string", "minLength": 1}
-    missing = [{"name": name, "in": "path", "required": True, "schema": text} for name in route if name not in named]
-    return [*found, *missing]
+    return found
 
 
 def _is_whole(declared: Input) -> bool:
@@ -77,9 +73,10 @@ def client_schema(declared: Input, *, nested: bool = True, opened: bool = False)
         nested: Whether it has its description; that of a parameter stands beside the schema.
         opened: Whether unknown properties are ignored.
     """
-    schema = _portable(input_schema(declared))
+    schema = input_schema(declared)
     if not nested:
         schema.pop("description", None)
+    schema = _portable(schema)
     opening: Schema = _opened(schema) if opened else schema
     return opening
 
