@@ -208,7 +208,7 @@ class _Trial:
     record: bool = False
 
     def _note(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-        """Record what a task or a callback has left behind: asyncio would log it. What a socket does is no fault."""
+        """Record what a task or a callback has left behind: asyncio would log it. Errors of sockets don't count."""
         error = context.get("exception")
         if isinstance(error, OSError):
             return
