@@ -210,8 +210,10 @@ class _Trial:
     record: bool = False
 
     def _note(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-        """Record what a task or a callback has left behind: asyncio would log it."""
+        """Record what a task or a callback has left behind: asyncio would log it. Errors of sockets don't count."""
         error = context.get("exception")
+        if isinstance(error, OSError):
+            return
         self.seen.faults.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
 
     async def run(self) -> None:
