@@ -218,7 +218,7 @@ steps:
     ],
 )
 def test_names_are_checked_beside_steps_of_another_shape(foreign_step: str) -> None:
-    """A step that is no function here hides no misspelt name, and what it may bind is not reported as unbound."""
+    """An unknown function does not hide misspelt names, and what it may bind is not reported as unbound."""
     text = f"""\
 method: POST
 path: /x

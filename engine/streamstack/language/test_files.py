@@ -6,6 +6,7 @@ and the reference page come from these declarations. `language.cases` has what t
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -44,7 +45,20 @@ from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.operators import equal
 from streamstack.language.source import read
 from streamstack.language.values import MISSING, TIMESTAMP_EXAMPLE, parse_timestamp, to_json, to_text
-from streamstack.spec import Bound, Constant, Custom, Field, Group, ListOf, Named, OneOf, SettingsReader, Type, is_null
+from streamstack.spec import (
+    Bound,
+    Constant,
+    Custom,
+    Field,
+    Group,
+    ListOf,
+    Named,
+    OneOf,
+    RefusedError,
+    SettingsReader,
+    Type,
+    is_null,
+)
 
 #: What an expected value may read.
 _NAMES: Final = ("value", "env")
@@ -233,6 +247,17 @@ def _time(text: Any) -> datetime:
     return found.astimezone(UTC)
 
 
+_ABSOLUTE: Final = re.compile(r"(https?|wss?)://|\*")
+
+
+def _url(text: Any) -> str:
+    if not isinstance(text, str) or not text:
+        raise ValueError("it must be a URL like https://api.example.com/v1/*")
+    if _ABSOLUTE.match(text) is None:
+        raise RefusedError("the URL must begin with its scheme, or with `*`", f"write https://{text.lstrip('/')}")
+    return text
+
+
 def _read_faults(reader: SettingsReader, node: Node, name: str) -> Any:
     if isinstance(node, Scalar) and node.value in ("all", "off", True, False):
         return frozenset(FAULTS if node.value in ("all", True) else ())
@@ -258,6 +283,8 @@ _HEADERS: Final = Named(
     Custom({"type": ["string", "number", "boolean", "array"], "items": _SCALAR}, "text or list", _read_header_values)
 )
 _EXPECTED_HEADERS: Final = Named(Custom(_SCALAR, "text, binding or null", _read_header))
+
+_URL: Final = Constant(parse=_url)
 
 
 def _lines_of(headers: Mapping[str, tuple[str, ...]], media: str) -> tuple[tuple[str, str], ...]:
@@ -549,7 +576,7 @@ _RESPOND: Final = Group(
 _MATCH: Final = Group(
     (
         Field("method", _METHOD, "HTTP method."),
-        Field("url", _WORD, "URL. `*` stands for any text."),
+        Field("url", _URL, "URL. `*` stands for any text."),
         Field("headers", _EXPECTED_HEADERS, "Headers that the request has, by name."),
         Field("body", _VALUE, "Keys and values that the JSON body has, or the text of the body."),
     ),
@@ -582,7 +609,7 @@ def _make_upstream(mark: Mark, name: str, match: Match, respond: tuple[Respond, 
 _UPSTREAM: Final = Group(
     (
         Field("match", _MATCH, "Requests that the upstream answers."),
-        Field("url", _WORD, "Short for `match: {url: ...}`."),
+        Field("url", _URL, "Short for `match: {url: ...}`."),
         Field("method", _METHOD, "Short for `match: {method: ...}`, beside `url`."),
         Field("respond", ListOf(_RESPOND, alone=True), "Response, or a list of one for each call."),
     ),
@@ -663,7 +690,7 @@ def _read_log(reader: SettingsReader, node: Node, _: str) -> Any:
 _LIST_OR_BINDING: Final = {"type": ["array", "string", "null"], "items": {"$ref": "#/definitions/value"}}
 _CALL: Final = Group(
     (
-        Field("url", _WORD, "URL that was called. `*` stands for any text.", required=True, example="https://..."),
+        Field("url", _URL, "URL that was called. `*` stands for any text.", required=True, example="https://..."),
         Field("method", _METHOD, "HTTP method."),
         Field("count", _COUNT, "Number of calls. Default: at least one."),
         Field("headers", _EXPECTED_HEADERS, "Headers of the request. null: the header is absent."),

@@ -304,7 +304,7 @@ class Code:
         return source if self._mutator is None else self._mutator.constant(value.mark, converted, source)
 
     def drops(self, node: Node) -> str | None:
-        """Return the condition that a mutant drops the step; None where there are no mutants."""
+        """Return the condition that a mutant drops the step; None without mutants."""
         if self._probes is None or self._mutator is None:
             return None
         number = self._probes.mutant(node, node.mark, f"`{node.title}` was dropped")

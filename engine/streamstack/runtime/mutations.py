@@ -87,7 +87,7 @@ class Mutator:
         return source
 
     def _part(self, mark: Mark, text: str) -> str:
-        """Return the source of a part of a text; white space and punctuation alone are no statement."""
+        """Return the source of a part of a text; empty for white space and punctuation alone."""
         if not any(map(str.isalnum, text)):
             return literal(text)
         return self.constant(mark, text, literal(text))

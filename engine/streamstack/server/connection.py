@@ -662,7 +662,7 @@ def _explain(line: bytes, failure: BaseException | None) -> tuple[int, str] | No
     """Return the status and the message for a request line that aiohttp can't read; None where nothing else is known.
 
     It may be the beginning of one. An unknown method is a 405, not a 501 (RFC 9110, section 9.1): what a client sends
-    is no fault of the server, and does not count as one.
+    must not count as a fault of the server.
     """
     method, _, rest = line.partition(b" ")
     target, _, version = rest.strip().partition(b" ")

@@ -36,6 +36,8 @@ _MOST_PLACES: Final = 40
 _FEW_PLACES: Final = 3
 #: Seconds of the test's time in which an upstream must be closed whose client has left.
 _CLOSED_WITHIN: Final = 1.0
+#: Seconds that a client is away before it resumes, at most.
+_LONGEST_AWAY: Final = 10.0
 #: Seconds between the reads of a slow client.
 _READ_DELAY: Final = 0.05
 #: Seconds of the test's time after which clients leave that wait for longer than without a fault.
@@ -124,8 +126,9 @@ def sweep(
         return run_case(project, case, databases, folder, injection)
 
     happy = run(case, Injection())
-    if happy.failure or check(case, happy):
-        found.broken.append(Broken("no fault", ("the test passes, and fails when it is repeated",), ""))
+    if failures := check(case, happy):
+        reason = f"the test passes, and fails when it is repeated: {failures[0].message}"
+        found.broken.append(Broken("no fault", (reason,), ""))
         return found
     judge = _Judge(project, case, happy, run(_shifted(case), Injection()))
     patience = max((answer.ended for answer in happy.answers), default=0.0) + _PATIENCE
@@ -215,6 +218,12 @@ def _of_client(case: Case, index: int, answer: Answer) -> Iterator[Scenario]:
     if "X-Stream-Id" in answer.headers:
         for count in _places(len(answer.chunks) + 1, _MOST_PLACES)[1:]:
             yield scenario(f"resume{whose} after {_counted(count, 'chunk')}", "resume", resume_after=count)
+            away = min(
+                answer.chunks[min(count + 1, len(answer.chunks) - 1)].at - answer.chunks[count - 1].at, _LONGEST_AWAY
+            )
+            if away > 0:
+                name = f"resume{whose} after {_counted(count, 'chunk')} and {away:g} s"
+                yield scenario(name, "resume", resume_after=count, resume_delay=away)
 
 
 def _refusal(case: Case, status: int) -> Respond:
@@ -252,8 +261,8 @@ class Facts:
         chooses: It may pass over items.
         gathers: What was gathered of a chunk is sent when the run fails.
         outlives: The run goes on when the client has left.
-        first: Seconds to the first chunk, at most; 0 is no limit.
-        silence: Seconds between two chunks, at most; 0 is no limit.
+        first: Seconds to the first chunk, at most; 0 disables it.
+        silence: Seconds between two chunks, at most; 0 disables it.
     """
 
     handles: bool = False

@@ -94,6 +94,7 @@ class Observation:
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
         contract: What of each answer the OpenAPI document of the project does not allow.
+        faults: Errors that nothing in the server has handled.
         failure: Why the test could not be run.
     """
 
@@ -105,6 +106,7 @@ class Observation:
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
     contract: list[list[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
 
@@ -141,6 +143,7 @@ def run_case(
     injection: Injection | None = None,
     *,
     record: bool = False,
+    limit: float | None = None,
 ) -> Observation:
     """Run a test and return what happened.
 
@@ -151,10 +154,11 @@ def run_case(
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
         record: Calls that no upstream of the test answers are answered by the hosts that they name.
+        limit: Seconds of real time that it may take, instead of the usual ones.
     """
     seen = Observation()
     began = perf_counter()
-    limit = _RECORDING_LIMIT if record else LIMIT
+    limit = limit or (_RECORDING_LIMIT if record else LIMIT)
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
@@ -205,7 +209,13 @@ class _Trial:
     injection: Injection | None = None
     record: bool = False
 
+    def _note(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        """Record what a task or a callback has left behind: asyncio would log it."""
+        error = context.get("exception")
+        self.seen.faults.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
+
     async def run(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._note)
         async with AsyncExitStack() as stack:
             upstreams = await stack.enter_async_context(self._upstreams())
             self.seen.calls = upstreams.calls

@@ -60,6 +60,14 @@ class TestProject:
     probes: Probes | None = None
     _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
+    _routes: Routes[Endpoint] = field(init=False)
+    _users: set[int] = field(init=False)  # the ids of definitions that use a database
+
+    def __post_init__(self) -> None:
+        project = self.checked.project
+        self._routes = Routes([(each.method, each.path, each) for each in project.endpoints])
+        uses = uses_of(project, self.checked.settings.databases)
+        self._users = {id(found) for each in uses.values() for found, _ in each}
 
     @classmethod
     def read(cls, root: Path, more: Iterable[Path] = (), probes: Probes | None = None) -> TestProject:
@@ -128,10 +136,10 @@ class TestProject:
         if case.rows or case.sql or any(each.sql or each.expect.database for each in case.exchanges):
             return True
         project = self.checked.project
-        using = {id(found) for uses in uses_of(project, self.checked.settings.databases).values() for found, _ in uses}
-        routes = Routes([(each.method, each.path, each) for each in project.endpoints])
-        found = [routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
-        waiting: list[Definition] = [each[0] for each in found if each is not None] if using else []
+        if not self._users:
+            return False
+        found = [self._routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
+        waiting: list[Definition] = [each[0] for each in found if each is not None]
         seen: set[int] = set()
         while waiting:
             definition = waiting.pop()
@@ -143,7 +151,7 @@ class TestProject:
                 function = project.functions.get(str(called.value)) if isinstance(called, ConstantArgument) else None
                 if function is not None and id(function) not in seen:
                     waiting.append(function)
-        return bool(seen & using)
+        return bool(seen & self._users)
 
     def caller_key(self, edition: Edition, endpoint: Endpoint | None, claims: Mapping[str, Any]) -> CallerKey | None:
         """Return the API key that a client with some claims has; None where the endpoint takes tokens."""

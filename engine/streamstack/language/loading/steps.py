@@ -62,7 +62,7 @@ class StepReader:
             holes = self.faults.holes
             step = self._read_step(item, f"{path}[{index}]")
             if step is _UNKNOWN:
-                # What its parameters lack is no hole: they are those of another function.
+                # Its parameters are those of another function: what they lack leaves nothing else out.
                 self.faults.holes = holes
                 self.faults.leave_out(item)
             elif isinstance(step, Step):
