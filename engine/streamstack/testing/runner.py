@@ -93,8 +93,8 @@ class Observation:
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
-        faults: Errors that nothing in the server has handled.
         contract: What of each answer the OpenAPI document of the project does not allow.
+        faults: Errors that nothing in the server has handled.
         failure: Why the test could not be run.
     """
 
@@ -105,8 +105,8 @@ class Observation:
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
-    faults: list[str] = field(default_factory=list)
     contract: list[list[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
 
@@ -163,6 +163,10 @@ def run_case(
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
             run(lambda: _Trial(project, edition, case, seen, databases, folder, injection, record=record).run())
+        if injection is None:
+            seen.contract += [
+                _contract_faults(edition, *each) for each in zip(case.exchanges, seen.answers, strict=True)
+            ]
     except (UnservableError, ValueError) as error:
         seen.failure = str(error)
     except RunError as error:
@@ -182,6 +186,12 @@ def run_case(
 
 def _reason(error: Exception) -> str:
     return error.full if isinstance(error, RunError) else str(error)
+
+
+def _contract_faults(edition: Edition, exchange: Exchange, answer: Answer) -> list[str]:
+    """Return what of an answer the OpenAPI document does not allow."""
+    endpoint = edition.endpoint(exchange.request.method, exchange.request.path)
+    return [] if endpoint is None or answer.status is None else edition.contract.faults(endpoint, answer)
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
@@ -273,8 +283,6 @@ class _Trial:
                 await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
                 await service.settle()
             self.seen.statements = relay.statements
-            if self.injection is None:
-                self.seen.contract += map(self._contract, self.case.exchanges, self.seen.answers)
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
@@ -295,11 +303,6 @@ class _Trial:
             return {}
         endpoint = self.edition.endpoint(request.method, request.path)
         return self.project.credentials(self.edition, endpoint, request.auth)
-
-    def _contract(self, exchange: Exchange, answer: Answer) -> list[str]:
-        """Return what of an answer the OpenAPI document does not allow."""
-        endpoint = self.edition.endpoint(exchange.request.method, exchange.request.path)
-        return [] if endpoint is None or answer.status is None else self.edition.contract.faults(endpoint, answer)
 
     def _format(self, request: CaseRequest) -> str:
         """Return the format of the endpoint that is called, "" of one that does not stream."""

@@ -60,6 +60,7 @@ class TestProject:
     probes: Probes | None = None
     _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
+    _contracts: dict[int, ApiContract] = field(default_factory=dict)
     _routes: Routes[Endpoint] = field(init=False)
     _users: set[int] = field(init=False)  # the ids of definitions that use a database
 
@@ -110,7 +111,9 @@ class TestProject:
         endpoints = make_endpoints(plans, settings, dev=False)
         routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])
         made = replace(checked, settings=settings, environment=dict(env))
-        return Edition(made, plans, tuple(endpoints), routes, ApiContract(made))
+        # The values of environment variables are not in the document.
+        contract = self._contracts.setdefault(id(checked.project), ApiContract(made))
+        return Edition(made, plans, tuple(endpoints), routes, contract)
 
     def _accepting(self, method: Method, keys: frozenset[CallerKey]) -> Method:
         """Return an authentication that accepts what tests mint: a secret or keys of their own."""
