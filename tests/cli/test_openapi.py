@@ -86,7 +86,7 @@ def test_breaking_changes_fail(
 def test_what_can_not_be_done_is_said(
     run: Callable[..., Result], tmp_path: Path, arguments: list[str], text: str, code: int, message: str
 ) -> None:
-    """Missing files, files other than OpenAPI documents, and errors of the project."""
+    """Missing files, files of another kind, and errors of the project."""
     (tmp_path / "definitions" / "a.yaml").write_text(text)
     found = run(*arguments)
     assert found.exit_code == code

@@ -117,7 +117,7 @@ def brief(schema: Any) -> str:
 def test_inputs_outside_of_the_body_are_parameters(
     declared: str, place: str, schema: str, description: str | None
 ) -> None:
-    """With type, bounds, default and description; values other than texts are JSON."""
+    """With type, bounds, default and description; objects are JSON."""
     (found,) = operation(f"inputParameters: {{x: {declared[:-1]}, in: {place}}}}}")["parameters"]
     assert (found["name"], found["in"], found.get("description")) == ("x", place, description)
     assert found["required"] is ("required: true" in declared)

@@ -16,7 +16,7 @@ import structlog
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
-from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
+from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
 from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
@@ -94,6 +94,7 @@ class Observation:
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
         faults: Errors that nothing in the server has handled.
+        contract: What of each answer the OpenAPI document of the project does not allow.
         failure: Why the test could not be run.
     """
 
@@ -105,6 +106,7 @@ class Observation:
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
     faults: list[str] = field(default_factory=list)
+    contract: list[list[str]] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
 
@@ -208,8 +210,10 @@ class _Trial:
     record: bool = False
 
     def _note(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-        """Record what a task or a callback has left behind: asyncio would log it."""
+        """Record what a task or a callback has left behind: asyncio would log it. Errors of sockets don't count."""
         error = context.get("exception")
+        if isinstance(error, OSError):
+            return
         self.seen.faults.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
 
     async def run(self) -> None:
@@ -269,6 +273,8 @@ class _Trial:
                 await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
                 await service.settle()
             self.seen.statements = relay.statements
+            if self.injection is None:
+                self.seen.contract += map(self._contract, self.case.exchanges, self.seen.answers)
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
@@ -289,6 +295,11 @@ class _Trial:
             return {}
         endpoint = self.edition.endpoint(request.method, request.path)
         return self.project.credentials(self.edition, endpoint, request.auth)
+
+    def _contract(self, exchange: Exchange, answer: Answer) -> list[str]:
+        """Return what of an answer the OpenAPI document does not allow."""
+        endpoint = self.edition.endpoint(exchange.request.method, exchange.request.path)
+        return [] if endpoint is None or answer.status is None else self.edition.contract.faults(endpoint, answer)
 
     def _format(self, request: CaseRequest) -> str:
         """Return the format of the endpoint that is called, "" of one that does not stream."""

@@ -21,6 +21,7 @@ from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
 from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import EndpointHandler, Routes, make_endpoints
+from streamstack.testing.contract import ApiContract
 
 #: Seconds that a token of a test is valid.
 _VALID_FOR: Final = 24 * 3600
@@ -36,6 +37,7 @@ class Edition:
     plans: tuple[Plan, ...]
     endpoints: tuple[EndpointHandler, ...]
     routes: Routes[Endpoint]
+    contract: ApiContract
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         """Return the endpoint that answers a request; None where none does."""
@@ -107,7 +109,8 @@ class TestProject:
         )
         endpoints = make_endpoints(plans, settings, dev=False)
         routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])
-        return Edition(replace(checked, settings=settings, environment=dict(env)), plans, tuple(endpoints), routes)
+        made = replace(checked, settings=settings, environment=dict(env))
+        return Edition(made, plans, tuple(endpoints), routes, ApiContract(made))
 
     def _accepting(self, method: Method, keys: frozenset[CallerKey]) -> Method:
         """Return an authentication that accepts what tests mint: a secret or keys of their own."""
