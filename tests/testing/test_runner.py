@@ -307,19 +307,21 @@ def test_database_is_the_tests_own(tmp_path: Path) -> None:
     assert '`database`: `[1].name`: expected "x", received "unnamed"\n    - {"name":"first"' in failures(results[2])
 
 
-@pytest.mark.parametrize(
-    ("test", "files", "failure"),
-    [
-        ("sql: SELEC", {}, "syntax error"),
-        ("rows: {missing: [{a: 1}]}", {}, "missing"),
-        ("expect: {database: {sql: SELECT nothing, rows: []}}", {}, 'column "nothing" does not exist'),
-        ("", {"schema.sql": "CREATE TABL x;"}, "schema.sql:1: syntax error"),
-    ],
-)  # fmt: skip
-def test_faults_of_a_database_are_the_tests(tmp_path: Path, test: str, files: dict[str, str], failure: str) -> None:
+def test_faults_of_a_database_are_the_tests(tmp_path: Path) -> None:
     """SQL that a database refuses fails the test that has it, with the database's own words."""
-    got = run_one(tmp_path, DATABASE, f"request: {{method: POST, path: /items}}\n{test}", SETUP | files)
-    assert failure in got
+    faults = {
+        "sql: SELEC": "syntax error",
+        "rows: {missing: [{a: 1}]}": "missing",
+        "expect: {database: {sql: SELECT nothing, rows: []}}": 'column "nothing" does not exist',
+    }
+    test = "  - name: number {}\n    request: {{method: POST, path: /items}}\n    {}\n"
+    tests = "tests:\n" + "".join(test.format(*each) for each in enumerate(faults))
+    results = run(tmp_path, DATABASE, tests, SETUP)
+    assert [reason in failures(each) for reason, each in zip(faults.values(), results, strict=True)] == [True] * 3
+    broken = run_one(
+        tmp_path, DATABASE, "request: {method: POST, path: /items}", SETUP | {"schema.sql": "CREATE TABL x;"}
+    )
+    assert "schema.sql:1: syntax error" in broken
 
 
 STALLED = """\

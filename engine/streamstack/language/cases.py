@@ -225,7 +225,7 @@ class Case:
     now: datetime | None = None  # where the clock starts
     seed: int = 0
     real_time: bool = False
-    faults: frozenset[str] = frozenset()
+    faults: frozenset[str] | None = None  # empty: none, also of those that are asked for
 
 
 @dataclass(frozen=True, slots=True)

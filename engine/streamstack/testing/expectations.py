@@ -46,6 +46,9 @@ def check(case: Case, seen: Observation) -> list[Failure]:
     found: list[Failure] = []
     for index, (exchange, answer) in enumerate(zip(case.exchanges, seen.answers, strict=True)):
         found += _Check(case, exchange, answer, seen, seen.rows[index] if index < len(seen.rows) else []).all()
+        for fault in seen.contract[index] if index < len(seen.contract) else ():
+            message = f"the response is not as its OpenAPI document says: {fault}"
+            found.append(Failure(exchange.expect.mark, message))
     found += _unanswered(case, seen)
     found += _failed_afters(case, seen)
     found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.faults)

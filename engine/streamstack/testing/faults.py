@@ -332,8 +332,8 @@ class _Happy:
         return cls(answer, facts, volatile, stable)
 
     @property
-    def is_stable(self) -> bool:
-        """Whether the chunks of a run with a fault are the first of these."""
+    def bounds_others(self) -> bool:
+        """Whether the chunks of a run with a fault must be the first of these."""
         return self.comparable and not self.facts.handles and not self.facts.timed
 
     @property
@@ -463,10 +463,12 @@ class _Judge:
                 yield "the run is completed, and the client got an error"
             elif not answer.whole or (happy.comparable and happy.ends_with_marker and answer.done is MISSING):
                 yield f"the run is completed, and the answer does not look so: {answer.failure or 'no end marker'}"
-            elif scenario.kind == "invalid" and happy.is_stable and not happy.facts.chooses and happy.equals(answer):
+            elif (
+                scenario.kind == "invalid" and happy.bounds_others and not happy.facts.chooses and happy.equals(answer)
+            ):
                 if len(seen.calls) == len(self._happy.calls):  # else it was tried again
                     yield from self._passed_over(scenario)
-            elif happy.is_stable and not happy.equals(answer):
+            elif happy.bounds_others and not happy.equals(answer):
                 if scenario.kind == "invalid" and len(answer.chunks) >= len(happy.answer.chunks):
                     return  # data that is passed on as it is can't be invalid
                 yield (
@@ -482,7 +484,7 @@ class _Judge:
 
     def _chunks(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
         """Find chunks that the run without a fault has not; and ones that a resumed stream lacks without a gap."""
-        if answer.status is None or answer.status >= 400 or not happy.is_stable:
+        if answer.status is None or answer.status >= 400 or not happy.bounds_others:
             return
         completed = end is not None and end.outcome == "completed"
         if scenario.kind == "invalid" and completed:

@@ -21,6 +21,7 @@ from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
 from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import EndpointHandler, Routes, make_endpoints
+from streamstack.testing.contract import ApiContract
 
 #: Seconds that a token of a test is valid.
 _VALID_FOR: Final = 24 * 3600
@@ -36,6 +37,7 @@ class Edition:
     plans: tuple[Plan, ...]
     endpoints: tuple[EndpointHandler, ...]
     routes: Routes[Endpoint]
+    contract: ApiContract
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         """Return the endpoint that answers a request; None where none does."""
@@ -58,6 +60,7 @@ class TestProject:
     probes: Probes | None = None
     _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
+    _contracts: dict[int, ApiContract] = field(default_factory=dict)
     _routes: Routes[Endpoint] = field(init=False)
     _users: set[int] = field(init=False)  # the ids of definitions that use a database
 
@@ -107,7 +110,10 @@ class TestProject:
         )
         endpoints = make_endpoints(plans, settings, dev=False)
         routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])
-        return Edition(replace(checked, settings=settings, environment=dict(env)), plans, tuple(endpoints), routes)
+        made = replace(checked, settings=settings, environment=dict(env))
+        # The values of environment variables are not in the document.
+        contract = self._contracts.setdefault(id(checked.project), ApiContract(made))
+        return Edition(made, plans, tuple(endpoints), routes, contract)
 
     def _accepting(self, method: Method, keys: frozenset[CallerKey]) -> Method:
         """Return an authentication that accepts what tests mint: a secret or keys of their own."""

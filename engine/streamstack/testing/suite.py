@@ -224,7 +224,9 @@ class Session:
 
     def faults_of(self, case: Case) -> frozenset[str]:
         """Return the faults that a test is repeated with."""
-        return frozenset(FAULTS) if self.fault is not None else self.faults | case.faults
+        if self.fault is not None:
+            return frozenset(FAULTS)
+        return self.faults if case.faults is None else case.faults and self.faults | case.faults
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""

@@ -25,10 +25,16 @@ _STREAMS: Final = {
     "text": ("text/plain", False),
     "bytes": ("application/octet-stream", False),
 }
+_PATH_PARAMETER: Final = re.compile(r"\{([^{}:]+)(?::path)?\}")
 #: What RE2 reads and ECMA-262, whose syntax JSON Schema has, does not.
 _RE2: Final = re.compile(r"\(\?(?![:=!<])|\(\?P|\\[AzZCpPQE]|\[\[:")
 #: Integers that a request can hold, where its declaration says nothing.
 _LARGEST: Final = 2**63 - 1
+
+
+def template_of(path: str) -> str:
+    """Return a path as OpenAPI has it: `{rest:path}` is `{rest}`."""
+    return _PATH_PARAMETER.sub(r"{\1}", path)
 
 
 def make_parameters(endpoint: Endpoint) -> list[Schema]:
