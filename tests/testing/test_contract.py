@@ -55,3 +55,34 @@ def test_responses_that_break_their_document_fail(
     request = f"{{method: POST, path: {path}, headers: {{Accept: {accept}}}, body: {{value: {value}}}}}"
     found = run_one(tmp_path, API, f"request: {request}\nexpect: {{status: 200}}")
     assert found == (fault and f"the response is not as its OpenAPI document says: {fault}")
+
+
+ODD = """\
+method: GET
+path: /odd
+responseType: streaming
+streaming: {format: text}
+inputParameters: {status: {type: integer, default: 200}, media: {type: text, default: text/plain}}
+functionStack:
+  - try:
+      do: [{throw: {code: odd, status: << input.status >>}, when: << input.status >= 400 >>}]
+      catch: {on: [other], do: [{log: caught}]}
+  - respond: {headers: {Content-Type: << input.media >>}}
+  - stream: a
+"""
+
+
+@pytest.mark.parametrize(
+    ("query", "fault"),
+    [
+        ("", ""),
+        ("?status=418", "the status 418 is not documented: 200, "),
+        ("?media=text/x-odd", "the media type text/x-odd is not documented for the status 200"),
+    ],
+)
+def test_undocumented_responses_fail(tmp_path: Path, query: str, fault: str) -> None:
+    """A status and a media type that the document does not have are found; they are known only when they come."""
+    expect = "{error: odd}" if "status" in query else "{text: a}"
+    found = run_one(tmp_path, ODD, f"request: {{path: '/odd{query}'}}\nexpect: {expect}")
+    assert found.startswith(fault and f"the response is not as its OpenAPI document says: {fault}")
+    assert bool(found) == bool(fault)

@@ -34,6 +34,8 @@ class ApiContract:
     def faults(self, endpoint: Endpoint, answer: Answer) -> list[str]:
         """Return what of an answer the document does not allow; of one that was cut short, of what has come."""
         media = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if undocumented := self._undocumented(endpoint, str(answer.status), media if answer.body else ""):
+            return [undocumented]
         check = self._check(endpoint, str(answer.status), media)
         if check is None:
             return []
@@ -43,6 +45,34 @@ class ApiContract:
             if len(found) >= _NAMED:
                 break
         return found[:_NAMED]
+
+    def _undocumented(self, endpoint: Endpoint, status: str, media: str) -> str:
+        """Return what the document lacks: the status of an answer or, of one with a body, its media type."""
+        responses = self._responses(endpoint.method, endpoint.path)
+        response = self._response(responses, status)
+        if not responses:
+            return ""
+        if response is None:
+            return f"the status {status} is not documented: {', '.join(responses)} are"
+        if media and not {media, "*/*"} & response.get("content", {}).keys():
+            return f"the media type {media} is not documented for the status {status}"
+        return ""
+
+    def _responses(self, method: str, path: str) -> dict[str, Any]:
+        """Return the documented responses of an operation, by status; none of an operation that is not documented."""
+        if self._document is None:
+            self._document = make_document(self._checked.project, self._checked.settings).document
+        operation = self._document["paths"].get(template_of(path), {}).get(method.lower(), {})
+        responses: dict[str, Any] = operation.get("responses", {})
+        return responses
+
+    def _response(self, responses: dict[str, Any], status: str) -> dict[str, Any] | None:
+        """Return the response of a status, or of its class."""
+        response: dict[str, Any] | None = responses.get(status, responses.get(f"{status[0]}XX"))
+        if response is not None and "$ref" in response:
+            assert self._document is not None
+            response = self._document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        return response
 
     def _check(self, endpoint: Endpoint, status: str, media: str) -> _Faults | None:
         """Return what checks the items of an answer; None where the document says nothing of them."""
@@ -54,13 +84,9 @@ class ApiContract:
     def _compile(self, method: str, path: str, status: str, media: str) -> _Faults | None:
         from streamstack.language.json_schema import compile_schema  # noqa: PLC0415  (it takes a while)
 
-        if self._document is None:
-            self._document = make_document(self._checked.project, self._checked.settings).document
+        response = self._response(self._responses(method, path), status) or {}
+        assert self._document is not None
         document = self._document
-        responses = document["paths"].get(template_of(path), {}).get(method.lower(), {}).get("responses", {})
-        response = responses.get(status, {})
-        if "$ref" in response:
-            response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
         content = response.get("content", {}).get(media, {})
         schema = content.get("itemSchema", content.get("schema"))
         if schema is None:
