@@ -44,7 +44,7 @@ help: ## List these targets
 serve: $(RUNTIME) ## Serve definitions/ on http://127.0.0.1:8080 (DIR=another/folder, ARGS="--port 9000 --dev")
 	@$(BIN)/streamstack serve $(DIR) $(ARGS)
 
-test: lint types pytest test-definitions ## Check style and types, then run all tests
+test: lint types test-definitions pytest ## Check style and types, then run all tests
 
 lint: $(DEV) ## Check style and layout (ruff)
 	@$(BIN)/ruff check --quiet .
@@ -57,8 +57,8 @@ types: $(DEV) ## Check types (mypy, strict)
 pytest: $(DEV) $(CLIENTS) ## Run only the tests (ARGS="tests/test_layers.py -k circle" selects tests, JOBS= sets the number of processes)
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-test-definitions: $(DEV) ## Run the tests of definitions/ and of the examples
-	@$(BIN)/streamstack test definitions examples/clients examples/poem-page
+test-definitions: $(DEV) ## Run the tests of definitions/ and of the examples, also with every fault
+	@$(BIN)/streamstack test --faults definitions examples/clients examples/poem-page
 
 fuzz: $(DEV) ## Run randomized tests, with new cases each time
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/language tests/runtime $(ARGS)

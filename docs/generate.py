@@ -185,7 +185,7 @@ def _commands() -> str:
     for name in main_command.list_commands(context):
         command = main_command.get_command(context, name)
         assert command is not None
-        parts += _command(command, click.Context(command, context, name))
+        parts += _command(command, click.Context(command, context, name, **command.context_settings))
     return "\n\n".join(parts) + "\n"
 
 

@@ -7,15 +7,19 @@ import base64
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import httpx
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from yarl import URL
 
 from streamstack.cli import main
@@ -23,8 +27,8 @@ from streamstack.cli.curl import CurlError, read_curl
 from streamstack.cli.relay import make_relay
 from streamstack.connections.http import Route, UpstreamRequest
 from streamstack.functions import REGISTRY
-from streamstack.language.project import Checked, read_project
-from streamstack.language.settings import HttpSettings
+from streamstack.language.project import Checked, read_project, validate
+from streamstack.language.settings import HttpSettings, Streaming
 from streamstack.server.app import serving_locally
 from tests.runtime.providers.asking import SSE, wire
 from tests.upstreams import Asked, Upstream, Wire, answer
@@ -274,6 +278,42 @@ def test_secrets_are_found_by_their_form() -> None:
     basic = make_relay(read_curl("curl -u me:$PASSWORD https://x.example")).text
     assert """Basic << ["me", env.PASSWORD] | join(':') | base64 >>""" in basic
     assert base64.b64encode(b"me").decode() not in basic
+
+
+#: Texts that mean something to YAML, to the shell, to expressions, or to what looks for secrets.
+TEXTS_OF_MEANING = (
+    *("<< a >>", "<% if %>", "${input.x}", "a: b", "# c", " lead", "trail ", "'q'", '"d"', "yes", "null", "1e3", "0o7"),
+    *("-", "- a", "@x", "!t", "|", "a\nb\n", "tab\there", "é🎉", "\u2028", "sk-abcdefghijklmnopqrst", "", "$HOME"),
+    *("a\\<< b", "\ue000", "x\r\ny", "{{x}}", "{id}", "«»", "\x7f"),
+)
+TEXT = st.sampled_from(TEXTS_OF_MEANING)
+VALUE = st.one_of(TEXT, st.integers(-(10**30), 10**30), st.booleans(), st.none(), st.floats(allow_nan=False))
+BODY = st.recursive(VALUE, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2))
+KEY = st.sampled_from(("messages", "model", "stream", "prompt", "a-b", "key", "token", "1x", "for", "é", "{id}"))
+PATHS = ("/v1/chat/completions", "/a/{id}/b", "/v1/messages", "/responses", "/x y", "/", "", "/api/chat", "/é")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    body=BODY | st.dictionaries(KEY, BODY, max_size=3),
+    header=TEXT,
+    query=st.dictionaries(KEY, TEXT, max_size=2),
+    path=st.sampled_from(PATHS),
+    form=st.booleans(),
+)
+def test_any_command_becomes_a_definition_without_findings(
+    body: Any, header: str, query: dict[str, str], path: str, *, form: bool
+) -> None:
+    """Whatever a command holds, it is read or refused, and what is written is right."""
+    words = ["curl", f"https://h.example{path}?{urlencode(query)}", "-H", f"X-A: {header}"]
+    if form and isinstance(body, dict):
+        words += [word for name, value in body.items() for word in ("-F", f"{name}={value}")]
+    else:
+        words += ["-d", json.dumps(body, ensure_ascii=False), "-H", "Content-Type: application/json"]
+    with suppress(CurlError):
+        text = make_relay(read_curl(shlex.join(words))).text
+        found = validate({"relay.yaml": text}, REGISTRY, Streaming(), None)[1]
+        assert found == [], text
 
 
 def test_file_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,11 +148,12 @@ def test_unknown_template_lists_all() -> None:
     assert "'cat' is not one of 'chat', 'data', 'dashboard', 'webhook'" in result.stderr
 
 
-def test_tutorial_shows_the_file_that_is_written() -> None:
+@pytest.mark.parametrize("name", ["definitions/chat.yaml", ".vscode/settings.json"])
+def test_tutorial_shows_the_file_that_is_written(name: str) -> None:
     """The first page of the tutorial begins with the chat project."""
     page = read_page(ROOT / "docs" / "tutorial" / "getting-started.md")
-    (block,) = [block for block in page.blocks if block.title == "definitions/chat.yaml"]
-    assert block.text + "\n" == project_files("chat")["definitions/chat.yaml"].decode()
+    (block,) = [block for block in page.blocks if block.title == name]
+    assert block.text + "\n" == project_files("chat")[name].decode()
 
 
 def test_wheel_has_the_templates(tmp_path: Path) -> None:

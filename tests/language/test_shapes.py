@@ -12,6 +12,7 @@ from streamstack.language.analysis.state import Reports
 from streamstack.language.analysis.types import Results, TypeWalker
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS
 from streamstack.language.graph import Graph
+from streamstack.language.schema import shape_schema
 from streamstack.language.shapes import ANY, KINDS, Shape
 from streamstack.language.values import kind
 from tests.stacks import run_stack
@@ -117,6 +118,29 @@ def test_the_notation(text: str, value: Any, other: Any) -> None:
     assert fits(value, shape)
     assert not fits(other, shape)
     assert shape.kinds is None or shape.kinds <= KINDS
+
+
+CLOSED = {"additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "schema"),
+    [
+        ("{a: integer~}", {"properties": {"a": {"type": ["integer", "null"]}}, "additionalProperties": False}),
+        (
+            "{a?: none, b?: given}",
+            {"properties": {"b": {"type": "string"}}, "required": ["b"], "additionalProperties": False},
+        ),
+        ("{a: none}", {"properties": {"a": {}}, "required": ["a"], "additionalProperties": False}),
+        ("{...computed}", {"properties": {"c": {"type": "boolean"}}, "required": ["c"], "additionalProperties": False}),
+        ("{...none}", {}),
+        ("{..., *: date?}", {"additionalProperties": {"type": ["string", "null"], "format": "date"}}),
+    ],
+)
+def test_what_depends_on_parameters_is_in_schemas(text: str, schema: dict[str, Any]) -> None:
+    """Fields of parameters that are not given, what they compute, and what may be missing without a finding."""
+    known = {"given": shapes.TEXT, "computed": shapes.record({"c": shapes.BOOLEAN})}
+    assert shape_schema(shapes.parse(text, known.get)) == {"type": "object", **schema}
 
 
 @pytest.mark.parametrize("text", ["nothing at all", "[text", "{a text}", "text ]"])

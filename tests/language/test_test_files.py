@@ -135,8 +135,10 @@ def test_answers_of_upstreams() -> None:
     answer = responds("file: fixtures/hello.sse, headers: {A: [1, b]}")
     assert answer.headers == (("A", "1"), ("A", "b"), ("Content-Type", "text/event-stream"))
     assert answer.body == (VALID / "fixtures" / "hello.sse").read_bytes()
-    upstream, short, silent = case("upstreams: [{match: a*}, {url: a*, respond: [{}, {}]}, {url: b}]").upstreams
-    assert upstream.match == short.match == Match(url="a*")
+    upstream, short, silent = case(
+        "upstreams: [{match: '*a'}, {url: '*a', respond: [{}, {}]}, {url: http://b}]"
+    ).upstreams
+    assert upstream.match == short.match == Match(url="*a")
     assert (len(short.responds), silent.responds) == (2, (Respond(silent.mark),))
 
 
@@ -205,14 +207,14 @@ def test_expectations(written: str, key: str, value: Any) -> None:
 def test_defaults_of_a_file() -> None:
     """What stands beside the tests holds for each of them; what a test says itself wins or comes first."""
     text = (
-        "env: {A: 1, B: 2}\nupstreams: [{url: all}]\nrows: {users: {id: 1}, logs: []}\nsql: SELECT 1\nseed: 5\n"
+        "env: {A: 1, B: 2}\nupstreams: [{url: '*'}]\nrows: {users: {id: 1}, logs: []}\nsql: SELECT 1\nseed: 5\n"
         "now: 2026-01-31T12:00:00+01:00\ntime: real\nfaults: all\ntests:\n"
-        "- {name: a, request: {path: /}, env: {B: 3}, upstreams: [{url: own}], rows: {users: [{id: 2}]}, sql: SELECT 2,"
-        " seed: 6, time: virtual, faults: [cut]}\n- {name: b, request: {path: /}, faults: off}\n"
+        "- {name: a, request: {path: /}, env: {B: 3}, upstreams: [{url: http://own}], rows: {users: [{id: 2}]},"
+        " sql: SELECT 2, seed: 6, time: virtual, faults: [cut]}\n- {name: b, request: {path: /}, faults: off}\n"
     )
     own, other = cases(text)
     assert own.env == {"A": "1", "B": "3"}
-    assert [each.match.url for each in own.upstreams] == ["own", "all"]
+    assert [each.match.url for each in own.upstreams] == ["http://own", "*"]
     assert own.rows == {"users": ({"id": 1}, {"id": 2}), "logs": ()}
     assert (own.sql, own.seed, own.real_time, own.faults) == ("SELECT 1\nSELECT 2", 6, False, frozenset({"cut"}))
     assert (other.env, other.seed, other.real_time, other.faults) == ({"A": "1", "B": "2"}, 5, True, frozenset())

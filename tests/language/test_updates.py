@@ -96,7 +96,8 @@ HEAD = "tests:\n- name: a   # first\n  request: {path: /}\n"
         ("chunks: [{event: a}]", {"chunks": [{"content": "x"}]}, "chunks: [{content: x}]"),
         ("chunks: [x]", {"chunks": chunks({"content": {"event": 1}}, {"content": {"event": 1}})},
          "chunks: [{content: {event: 1}}, {content: {event: 1}}]"),
-        ("chunks: << value | length == 2 >>", {"chunks": chunks("a")}, "chunks: [a]"),
+        ("chunks: << value | length == 2 >>", {"chunks": chunks("a")},
+         "chunks:\n      - a"),
         # Other values.
         ("status: 200   # ok\n    body: {a: 1, b: [1, 2], c: x}\n",
          {"status": 404, "body": {"a": 1, "b": [2], "c": 5, "d": 6}},

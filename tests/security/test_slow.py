@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
+import threading
 from collections.abc import Awaitable
+from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +17,9 @@ import pytest
 from aiohttp import StreamReader
 from aiohttp.base_protocol import BaseProtocol
 
+from streamstack.errors import RunError
 from streamstack.server import replies
+from tests.functions.calling import call
 from tests.security.attacked import SETTINGS, Attacked, attacked, request, status_of
 
 HASTY = SETTINGS.replace("server: {", "server: {headTimeout: 500ms, ").rstrip() + (
@@ -147,3 +154,40 @@ async def test_readers_who_take_nothing(tmp_path: Path) -> None:
 
         waiting: list[Awaitable[None]] = [leave_unread() for _ in range(20)]
         await asyncio.gather(*waiting)
+
+
+def _continue_for_ever(listener: socket.socket) -> None:
+    """Answer each request with interim responses alone."""
+    with suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                while True:
+                    connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000)
+
+
+async def _longest_pause(work: Awaitable[object]) -> float:
+    """Return how long the event loop was busy without a pause while some work was done, at most, in seconds."""
+    waiting, longest = asyncio.ensure_future(work), 0.0
+    while not waiting.done():
+        before = perf_counter()
+        await asyncio.sleep(0.001)
+        longest = max(longest, perf_counter() - before)
+    await asyncio.wait([waiting])
+    return longest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems can't undo the limit of what is read at once")
+async def test_interim_responses_for_ever_hold_up_nothing_else() -> None:
+    """An upstream that sends `100 Continue` for ever fails its own request; others wait for milliseconds."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_continue_for_ever, args=(listener,), daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        pauses = []
+        for _ in range(3):  # a busy machine may be late once
+            request = asyncio.create_task(call("http.request", url=url, timeout=0.5))
+            pauses.append(await _longest_pause(request))
+            assert isinstance(request.exception(), RunError)
+        assert min(pauses) < 0.25, pauses
+        listener.shutdown(socket.SHUT_RDWR)

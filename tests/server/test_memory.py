@@ -180,3 +180,21 @@ async def test_broken_off_bodies_leave_nothing_behind(
         finally:
             tracemalloc.stop()
             gc.enable()
+
+
+async def test_oldest_pipelined_requests_are_dropped(tmp_path: Path) -> None:
+    """What comes behind a request that is being answered counts too; its connection ends with the present response."""
+    slow = "method: GET\npath: /slow\nresponseType: json\nfunctionStack: [wait: 1s]\nresponse: 1\n"
+    one = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    another = b"GET /unknown HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"y" * 10_000)
+    async with project(tmp_path, "server: {maxMemory: 100KB}", slow, {}) as server:
+        clients = [await server.connect() for _ in range(4)]
+        for client in clients:
+            client.writer.write(one + another * 2 + another.replace(b"X: ", b"Connection: close\r\nX: "))
+            await asyncio.sleep(0.05)
+        assert server.service.memory.used <= 100_000
+        for number, client in enumerate(clients):
+            raw = await asyncio.wait_for(client.reader.read(), 5)
+            assert raw.count(b" 200 OK\r\n") == 1
+            assert raw.count(b" 404 ") == (0 if number == 0 else 3), number
+        assert server.service.memory.used == 0

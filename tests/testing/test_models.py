@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import anthropic
+import httpx
+import httpx2
+import openai
 import pytest
+from google import genai
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -136,3 +142,88 @@ def test_protocol_is_recognised(url: str, body: dict[str, Any], named: str | Non
     """By the path of the request, or else by its body."""
     found = protocol_of(Asking(URL(url), json.dumps(body).encode()))
     assert (found and found.__name__) == named
+
+
+# ------------------------------------------------------------------------------- the providers' own clients
+
+SPOKEN = ModelAnswer(
+    "Hello big world",
+    reasoning="Let me think",
+    tool_calls=({"name": "weather", "arguments": {"city": "Gent"}},),
+    usage={"inputTokens": 7, "outputTokens": 9},
+)
+#: Text, calls with their arguments, and the tokens of the answer.
+Understood = tuple[str, list[tuple[str, Any]], int]
+
+
+def respond(library: Any) -> Any:
+    """Return a client of an HTTP library that gets the answer to each of its requests."""
+
+    def handle(request: Any) -> Any:
+        encoded = encode(SPOKEN, Asking(URL(str(request.url)), request.read()))
+        assert encoded is not None
+        body = b"".join(piece.data for piece in encoded.pieces)
+        return library.Response(200, headers={"Content-Type": encoded.content_type}, content=body)
+
+    return library.Client(transport=library.MockTransport(handle))
+
+
+def ask_openai(*, stream: bool) -> Understood:
+    """Ask for a chat completion."""
+    asked: Any = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    with openai.OpenAI(api_key="k", http_client=respond(httpx)) as client:
+        if stream:
+            with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as events:
+                completion: Any = events.get_final_completion()
+        else:
+            completion = client.chat.completions.create(**asked)
+    message = completion.choices[0].message
+    calls = [(call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls]
+    return message.content, calls, completion.usage.completion_tokens
+
+
+def ask_responses(*, stream: bool) -> Understood:
+    """Ask for a response."""
+    with openai.OpenAI(api_key="k", http_client=respond(httpx)) as client:
+        if stream:
+            with client.responses.stream(model="m", input="Hi") as events:
+                events.until_done()
+                response: Any = events.get_final_response()
+        else:
+            response = client.responses.create(model="m", input="Hi")
+    calls = [(each.name, json.loads(each.arguments)) for each in response.output if each.type == "function_call"]
+    return response.output_text, calls, response.usage.output_tokens
+
+
+def ask_anthropic(*, stream: bool) -> Understood:
+    """Ask for a message."""
+    asked: Any = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    with anthropic.Anthropic(api_key="k", http_client=respond(httpx2)) as client:
+        if stream:
+            with client.messages.stream(**asked) as events:
+                message: Any = events.get_final_message()
+        else:
+            message = client.messages.create(**asked)
+    text = "".join(block.text for block in message.content if block.type == "text")
+    calls = [(block.name, block.input) for block in message.content if block.type == "tool_use"]
+    return text, calls, message.usage.output_tokens
+
+
+def ask_gemini(*, stream: bool) -> Understood:
+    """Ask for content."""
+    asked: Any = {"model": "gemini-2.5-flash", "contents": "Hi"}
+    options = genai.types.HttpOptions(httpx_client=respond(httpx))
+    with genai.Client(api_key="k", http_options=options) as client:
+        models = client.models
+        responses = list(models.generate_content_stream(**asked)) if stream else [models.generate_content(**asked)]
+    found: list[Any] = [part for each in responses for part in (each.candidates or [])[0].content.parts]  # type: ignore[union-attr]
+    text = "".join(part.text for part in found if part.text and not part.thought)
+    calls = [(part.function_call.name, part.function_call.args) for part in found if part.function_call]
+    return text, calls, responses[-1].usage_metadata.candidates_token_count  # type: ignore[union-attr,return-value]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("ask", [ask_openai, ask_responses, ask_anthropic, ask_gemini])
+def test_sdks_understand_answers(ask: Callable[..., Understood], *, stream: bool) -> None:
+    """The providers' own clients read the answers, as streams and whole."""
+    assert ask(stream=stream) == ("Hello big world", [("weather", {"city": "Gent"})], 9)

@@ -50,7 +50,7 @@ def test_survivors_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jo
     assert survived == [
         "api.yaml:11:17: survived: 5 became 6: 2 tests do not notice it",
         "api.yaml:13:11: survived: `Pause` was dropped: 2 tests do not notice it",
-        "api.yaml:13:17: survived: 0.01 became 1.01: 2 tests do not notice it",
+        'api.yaml:13:17: survived: "10ms" was changed: 2 tests do not notice it',
         "api.yaml:16:5: survived: `if` was dropped: 2 tests do not notice it",
         "api.yaml:16:21: survived: 9 became 10: 2 tests do not notice it",
         "api.yaml:16:49: survived: `stream` was dropped: no test reaches it",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -305,19 +307,21 @@ def test_database_is_the_tests_own(tmp_path: Path) -> None:
     assert '`database`: `[1].name`: expected "x", received "unnamed"\n    - {"name":"first"' in failures(results[2])
 
 
-@pytest.mark.parametrize(
-    ("test", "files", "failure"),
-    [
-        ("sql: SELEC", {}, "syntax error"),
-        ("rows: {missing: [{a: 1}]}", {}, "missing"),
-        ("expect: {database: {sql: SELECT nothing, rows: []}}", {}, 'column "nothing" does not exist'),
-        ("", {"schema.sql": "CREATE TABL x;"}, "schema.sql:1: syntax error"),
-    ],
-)  # fmt: skip
-def test_faults_of_a_database_are_the_tests(tmp_path: Path, test: str, files: dict[str, str], failure: str) -> None:
+def test_faults_of_a_database_are_the_tests(tmp_path: Path) -> None:
     """SQL that a database refuses fails the test that has it, with the database's own words."""
-    got = run_one(tmp_path, DATABASE, f"request: {{method: POST, path: /items}}\n{test}", SETUP | files)
-    assert failure in got
+    faults = {
+        "sql: SELEC": "syntax error",
+        "rows: {missing: [{a: 1}]}": "missing",
+        "expect: {database: {sql: SELECT nothing, rows: []}}": 'column "nothing" does not exist',
+    }
+    test = "  - name: number {}\n    request: {{method: POST, path: /items}}\n    {}\n"
+    tests = "tests:\n" + "".join(test.format(*each) for each in enumerate(faults))
+    results = run(tmp_path, DATABASE, tests, SETUP)
+    assert [reason in failures(each) for reason, each in zip(faults.values(), results, strict=True)] == [True] * 3
+    broken = run_one(
+        tmp_path, DATABASE, "request: {method: POST, path: /items}", SETUP | {"schema.sql": "CREATE TABL x;"}
+    )
+    assert "schema.sql:1: syntax error" in broken
 
 
 STALLED = """\
@@ -350,3 +354,36 @@ def test_hostile_tests_end(
     upstreams = "upstreams: [{url: 'https://words.example.org/', respond: {events: [a], stallAfter: {events: 1}}}]"
     definition = f"method: GET\npath: /h\nresponseType: streaming\n{ENDLESS}{stack}"
     assert failure in run_one(tmp_path, definition, f"request: {{path: /h}}\n{upstreams}\nexpect: {expect}")
+
+
+def test_settings_of_an_environment(tmp_path: Path) -> None:
+    """Settings that are read from the environment hold for one test: formats, names, and what is wrong with them."""
+    settings = (
+        "streaming: {format: '<< env.FORMAT | default(\"sse\") >>'}\n"
+        "http: {maxBodySize: '<< env.SIZE | default(\"1MB\") >>'}\n"
+    )
+    test = "  - name: {}\n    request: {{path: /hello}}\n    env: {}\n    expect: {}\n"
+    tests = "tests:\n" + "".join(
+        test.format(*each)
+        for each in (
+            ("usual", "{}", "{headers: {Content-Type: text/event-stream; charset=utf-8}}"),
+            ("other", "{FORMAT: text}", "{headers: {Content-Type: text/plain; charset=utf-8}, text: HelloWorld}"),
+            ("wrong", "{SIZE: soon}", "{text: HelloWorld}"),
+        )
+    )
+    results = run(tmp_path, HELLO, tests, {"streamstack.yaml": settings})
+    assert [failures(each) for each in results[:2]] == ["", ""]
+    assert "streamstack.yaml:2:" in failures(results[2])
+
+
+def test_faults_of_the_server_fail_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nothing handles in a callback of the server fails the test, though the client sees nothing."""
+
+    async def send(*arguments: Any, **named: Any) -> client.Answer:
+        asyncio.get_running_loop().call_soon([].pop)
+        return await client.send(*arguments, **named)
+
+    monkeypatch.setattr(runner, "send", send)
+    failure = run_one(tmp_path, HELLO, "request: {path: /hello}\nexpect: {text: HelloWorld}")
+    assert failure.startswith("the server has a fault: Exception in callback")
+    assert failure.endswith("IndexError('pop from empty list')")

@@ -125,3 +125,8 @@ def test_coverage_of_a_project(folder: Path) -> None:
         assert "  api.yaml:14:5: if: no branch" in each.splitlines()
         assert "api.yaml                                               5/6       1/2     75 %" in each
     assert 'line number="15" hits="0"' in (folder / "c.xml").read_text("utf-8")
+    (folder / "other.yaml").write_text(HELLO.replace("/hello", "/other"), "utf-8")
+    assert "other.yaml" in run("--coverage").stdout
+    assert "other.yaml" not in run("api.test.yaml", "--coverage").stdout
+    assert "other.yaml" in run("--mutate").stdout
+    assert "other.yaml" not in run("api.test.yaml", "--mutate").stdout

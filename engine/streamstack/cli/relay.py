@@ -33,6 +33,7 @@ _PLACEHOLDER: Final = re.compile(r"\{{1,2}(\w+)\}{1,2}|<([\w -]+)>|(?<![^/]):([A
 _SCHEME: Final = re.compile(r"(Bearer|Basic|Token|Bot|Key|ApiKey|Api-Key|token|bearer)\s+(.+)")
 #: A part of a path that is a secret of its own, as those of webhooks are; an id has fewer characters, or is a UUID.
 _TOKEN: Final = re.compile(r"(?![0-9a-f]{8}-)(?=[^a-z]*[A-Z]|.*\d)[A-Za-z0-9_:-]{24,}")
+_FOREIGN: Final = re.compile(r"\{\{|\$\{|\{%")
 #: Headers that the server makes itself.
 _OWN_HEADERS: Final = frozenset({"content-length", "host", "accept-encoding", "expect"})
 #: Hosts whose second level does not name the provider.
@@ -184,6 +185,9 @@ class _Writer:
         if method not in _ENDPOINT_METHODS:
             method = "POST" if self._request.data or self._request.parts or self._request.file else "GET"
         inputs = {"inputParameters": self._values.inputs} if self._values.inputs else {}
+        # Texts of the command may look like bindings of other tools, and are meant to be sent as they are.
+        if _FOREIGN.search(json.dumps([stack, inputs])):
+            more["allow"] = ["foreign-binding"]
         return {
             "method": method,
             "path": self._path or f"/api/{self._label}/{what}",

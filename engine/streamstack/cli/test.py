@@ -193,7 +193,9 @@ class _Command:
             return sorted(followed, key=lambda each: each.mark)
 
     def _verdicts(self, suite: Suite, results: list[Result], session: Session) -> list[Verdict]:
-        return list(run_mutants(suite, results, session, self.jobs))
+        count = sum(len(each.probes.mutants) for each in suite.projects.values() if each.probes is not None)
+        with self._report.follow(run_mutants(suite, results, session, self.jobs), count, "mutants") as followed:
+            return list(followed)
 
     def _show_coverage(self, coverage: Coverage) -> None:
         if self.coverage:

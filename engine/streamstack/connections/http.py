@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
+from asyncio import Transport
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -160,6 +162,31 @@ _COMPATIBLE: Final = IPv6Network("::/96")
 _TRANSLATED: Final = IPv6Network("::ffff:0:0:0/96")
 
 
+#: Bytes that can be read at once before the head of a response has come: an upstream may send interim responses
+#: (100 Continue) for ever, and the event loop would parse all that it finds.
+_HEAD_BUFFER: Final = 8 * 1024
+#: Bytes from which the kernel sizes the buffer further.
+_BODY_BUFFER: Final = 256 * 1024
+#: Clears what was set for a socket's buffers, so that the kernel sizes them again (Linux 5.15; Python has no name).
+_SO_BUF_LOCK: Final = 72
+
+
+def limit_reading(sock: socket.socket) -> None:
+    """Limit how much can be read at once, where `unlimit_reading` can undo it."""
+    with suppress(OSError):
+        sock.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HEAD_BUFFER)
+
+
+def unlimit_reading(transport: Transport | None) -> None:
+    """Let the kernel size the buffer of a connection once the head of a response has come."""
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BODY_BUFFER)
+            sock.setsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK, 0)
+
+
 class RefusedAddressError(OSError):
     """An address that the settings forbid."""
 
@@ -230,6 +257,7 @@ class NetworkGuard:
         made = socket.socket(family, kind, protocol)
         # A stream may be silent for long: so a peer that has vanished is noticed after all.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        limit_reading(made)
         return made
 
     def check_literal(self, host: str) -> None:

@@ -29,6 +29,7 @@ from streamstack.connections.http import (
     UpstreamRequest,
     describe_status,
     follow,
+    unlimit_reading,
 )
 from streamstack.errors import RunError
 from streamstack.language.names import is_framing
@@ -284,6 +285,8 @@ class HttpClient:
         """Judge the host of every outgoing request."""
         self._guard.check_host(request.url.host or "", request.url.port or 0)
         response = await handler(request)
+        if response.connection is not None:
+            unlimit_reading(response.connection.transport)
         # aiohttp would follow the redirect of a WebSocket with all its headers, to any host.
         location = response.headers.get("Location")
         if "Upgrade" in request.headers and response.status in REDIRECTS and location is not None:

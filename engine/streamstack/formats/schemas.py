@@ -79,7 +79,7 @@ def _openai(kind: str, part: str, message: Schema) -> Schema:
 def _openai_message(*required: str) -> Schema:
     names = {"role": {"const": "assistant"}, "content": _TEXT_OR_NULL, "refusal": _TEXT_OR_NULL}
     properties = {**names, "reasoning_content": _TEXT, "tool_calls": _OPENAI_CALLS}
-    return {"type": "object", "properties": properties, "required": list(required)}
+    return {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
 
 
 OPENAI: Final = FormatSchemas(

@@ -36,7 +36,7 @@ from streamstack.language.values import to_json
 from streamstack.runtime.decoders import read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.providers import PROVIDERS
-from streamstack.runtime.providers.conversation import load_images, read_messages, read_system
+from streamstack.runtime.providers.conversation import load_attachments, read_messages, read_system
 from streamstack.runtime.providers.provider import (
     AnswerDecoder,
     AnswerReader,
@@ -157,7 +157,9 @@ class ModelStream(Upstream):
     async def open(self) -> None:
         self._reader = self._provider.reader(self.host, self._client.settings.max_body_size)
         self._decoder = AnswerDecoder(self._reader, self._on_invalid, self._largest)
-        answer = self._answer = await self._client.send(replace(self._request, body=await self._make_body()))
+        body = await self._make_body()
+        self._reader.begin(body)
+        answer = self._answer = await self._client.send(replace(self._request, body=to_json(body)))
         self.status, self.headers = answer.status, headers_of(answer)
         if not 200 <= answer.status < 300:
             error = await status_error(answer)
@@ -169,9 +171,9 @@ class ModelStream(Upstream):
             error = await content_error(answer, media, "a stream of events")
             raise self._refined(error) or error
 
-    async def _make_body(self) -> bytes:
-        turns = await load_images(self._chat.turns, self._client.settings.max_body_size)
-        return to_json(reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns))))
+    async def _make_body(self) -> Mapping[str, Any]:
+        turns = await load_attachments(self._chat.turns, self._client.settings.max_body_size)
+        return reduce(merge, self._options, self._provider.body(replace(self._chat, turns=turns)))
 
     def _refined(self, error: RunError) -> RunError | None:
         """Return the provider's error that came as JSON where a stream was asked for, None where it is none."""
@@ -314,9 +316,9 @@ def _no_options(options: Any) -> tuple[str, str] | None:
         Bound(refuses=_no_messages),
         "Conversation: a list of {role: user | assistant | tool | system, content}, or a single user message as "
         "text. The `message` of an earlier response can be used unchanged, and {role: tool, toolCallId, content} "
-        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image, url | from | "
-        "data, contentType}; `from` is an uploaded file. Messages in the form of OpenAI, Anthropic and the AI SDK "
-        "(`parts`) are accepted for every provider.",
+        "for the result of a tool. Content is a text, or a list of {type: text, text} and {type: image | document, "
+        "url | from | data, contentType}; `from` is an uploaded file; a document is a PDF or a text. Messages in the "
+        "form of OpenAI, Anthropic and the AI SDK (`parts`) are accepted for every provider.",
         required=True,
     ),
     Parameter(
@@ -452,8 +454,8 @@ def llm_chat(  # noqa: PLR0913  (a request has that many parts)
     Errors: `http-connection`, `http-status` (also an error that the provider reports within a stream; its
     message is in `error.details`), `timeout`, `invalid-chunk` (the response is not an event stream),
     `stream-lost` (the response ended before the provider's end marker or finish reason), `invalid-input` (400: the
-    client sent messages that are not a conversation, or a file that is not an image). `retry` applies up to the first
-    item.
+    client sent messages that are not a conversation, or a file that is neither an image nor a document). `retry`
+    applies up to the first item.
     """
     call = _resolve(run, provider, model, base_url, api_key)
     layers = (call.options, options or {})

@@ -497,7 +497,7 @@ def window(  # noqa: PLR0913  (a window has that many parts)
     ),
     effects=Effects(
         gives="stream",
-        result="stream of {key: key, first: boolean, removed: [text], "
+        result="stream of {key?: key, first: boolean, removed: [text], "
         "changed: {..., *: {value: any, previous: any, delta: number?, trend: text?}}}",
     ),
     examples=[

@@ -150,6 +150,7 @@ class CaseClient:
     leave_after: int | None = None  # closes the connection; 0: as soon as the request is sent
     stop_after: int | None = None  # sends DELETE /_streams/{id}, and reads on
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
+    resume_delay: float = 0.0  # between leaving and coming back
     read_delay: float = 0.0  # between reads
     background: bool = False  # the next request is sent while this one is still read
 
@@ -224,7 +225,7 @@ class Case:
     now: datetime | None = None  # where the clock starts
     seed: int = 0
     real_time: bool = False
-    faults: frozenset[str] = frozenset()
+    faults: frozenset[str] | None = None  # empty: none, also of those that are asked for
 
 
 @dataclass(frozen=True, slots=True)

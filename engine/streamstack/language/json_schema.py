@@ -473,7 +473,7 @@ def _message_of_meta(error: ValidationError) -> str:
 def _message(error: ValidationError) -> str:
     """Return the message of an error; the keywords that the library checks itself have none of ours."""
     schema: Any = error.schema
-    if error.validator in _KEYWORDS:
+    if error.validator in _KEYWORDS or error.validator == "contentSchema":
         return error.message
     if error.validator == "items":
         return _at_most("item")(len(schema.get("prefixItems", ())), None)
@@ -735,3 +735,23 @@ def read_schema(node: Node, owner: str) -> tuple[JsonSchema | None, list[Diagnos
     """
     reader = _SchemaReader(node, owner)
     return reader.read(), reader.found
+
+
+def _content_schema(validator: Any, inner: Any, value: Any, _: Any) -> Iterator[ValidationError]:
+    """Check what a text holds, which JSON Schema leaves to applications."""
+    if not validator.is_type(value, "string"):
+        return
+    try:
+        content = load_json(value.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        yield ValidationError("must be JSON")
+    else:
+        yield from _inside(validator, content, inner)
+
+
+_ContentValidator: Final[Any] = extend(_Validator, {"contentSchema": _counted(_content_schema)})  # type: ignore[no-untyped-call]
+
+
+def compile_schema(schema: dict[str, Any]) -> Callable[[Any], list[tuple[str, str]]]:
+    """Return what finds the faults of a value by a schema of the server's own, `contentSchema` included."""
+    return _faults_of(_ContentValidator(schema, registry=Registry()))

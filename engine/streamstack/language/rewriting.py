@@ -191,8 +191,8 @@ class Rewriter:
         except UnwritableError:
             del self.replacements[before:]
             raise
-        empty = isinstance(node, nodes.Sequence) and not node.items
-        if empty and not flow and len(self.replacements) > before:
+        lines = isinstance(node, Scalar) or (isinstance(node, nodes.Sequence) and not node.items)
+        if lines and not flow and _is_list(actual) and actual and len(self.replacements) > before:
             del self.replacements[before:]
             self.write(
                 key, node, actual if view is None else [view(None, None, each)[1] for each in actual], flow=False

@@ -204,8 +204,8 @@ class Server:
     )
     max_memory: int = setting(
         Constant(Kind.SIZE, positive=True),
-        "Maximum memory for requests that are still arriving, for each worker process: heads, and bodies that are read "
-        "whole. Above it, the oldest get 503.",
+        "Maximum memory for requests that are still arriving, for each worker process: heads, bodies that are read "
+        "whole, and pipelined requests. Above it, the oldest get 503, or are dropped.",
         256 * 1024 * 1024,
     )
     head_timeout: float = setting(_DURATION, "Time-out for reading the request line and headers. 0 disables it.", 30.0)

@@ -6,15 +6,15 @@ and the reference page come from these declarations. `language.cases` has what t
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from streamstack.errors import Diagnostic, Mark, Replacement
+from streamstack.errors import Diagnostic, Mark
 from streamstack.language import bodies, nodes
 from streamstack.language.cases import (
     FAULTS,
@@ -34,73 +34,43 @@ from streamstack.language.cases import (
     Respond,
     Upstream,
 )
-from streamstack.language.expressions import Value, evaluate, parse_value
 from streamstack.language.findings import make_diagnostic
-from streamstack.language.foreign import advice_for_test_key, meant_test_key
 from streamstack.language.keys import METHODS
 from streamstack.language.kinds import Kind
-from streamstack.language.names import did_you_mean, listed
+from streamstack.language.names import listed
 from streamstack.language.nodes import Node, Scalar, Sequence
-from streamstack.language.operators import equal
 from streamstack.language.source import read
+from streamstack.language.test_values import ValueReader
 from streamstack.language.values import MISSING, TIMESTAMP_EXAMPLE, parse_timestamp, to_json, to_text
-from streamstack.spec import Bound, Constant, Custom, Field, Group, ListOf, Named, OneOf, SettingsReader, Type, is_null
+from streamstack.spec import (
+    Bound,
+    Constant,
+    Custom,
+    Field,
+    Group,
+    ListOf,
+    Named,
+    OneOf,
+    RefusedError,
+    SettingsReader,
+    Type,
+    is_null,
+)
 
-#: What an expected value may read.
-_NAMES: Final = ("value", "env")
 #: Where `streamstack test --update` is to write a list.
 UPDATE: Final = "update"
 
 
-class TestFileReader(SettingsReader):
-    """Read the values of a test file."""
+class TestFileReader(ValueReader):
+    """Read a test file."""
 
     __test__ = False  # for pytest
-    fault = "wrong-type"
-
-    def __init__(self, findings: list[Diagnostic], folder: Path) -> None:
-        super().__init__(findings, folder, of_definition=True, title="a test file")
-        self.environment: dict[str, str] = {}  # of the test that is read, filled once all of it is known
-
-    def mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
-        """Read a mapping, in which a misspelt or foreign key counts as the one that it means."""
-        known = tuple(each.name for each in wanted.parameters)
-        written = {key.text for key, _ in node.items}
-        items = []
-        for key, value in node.items:
-            near, sure = ("", False)
-            if key.text not in known:
-                near, sure = meant_test_key(key.text, [each for each in known if each not in written])
-            if near:
-                replacement = key.replacement(0, len(key.text), near) if sure else None
-                self._refuse_key(key, name, f"did you mean `{near}`?", replacement)
-                written.add(near)
-            items.append((replace(key, text=near) if near else key, value))
-        return super().mapping(wanted, replace(node, items=tuple(items)), name, tag)
-
-    def refuse_key(self, key: Scalar, known: tuple[str, ...], owner: str) -> None:
-        """Report a key that means none of those that can be written."""
-        hint = advice_for_test_key(key.text) or f"{owner} takes {listed((f'`{each}`' for each in known), 'and')}"
-        self._refuse_key(key, owner.strip("`") if owner != self.title else "", hint, None)
-
-    def _refuse_key(self, key: Scalar, name: str, hint: str, replacement: Replacement | None) -> None:
-        message = f"unknown key `{key.text}` in {f'`{name}`' if name else self.title}"
-        self.refuse(key.mark, message, hint, "unknown-key", replacement)
 
     def read(self, wanted: Type, node: Node, name: str) -> Any:
         """Return the value of a node; MISSING where it is wrong, which is reported."""
-        if isinstance(wanted, Bound):
-            return self.expected(node)
-        if isinstance(wanted, Constant) and wanted.kind is Kind.ANY:
-            return self.data(node, name)
-        if isinstance(wanted, ListOf) and not wanted.alone and not isinstance(node, Sequence):
-            self.refuse(node.mark, f"`{name}` must be a list", f"write `{name.rpartition('.')[2]}: [...]`")
-            return MISSING
         if wanted is _PIECES:
             return self.pieces(node, name)
-        if wanted is _TEST:
-            return self._test(node)
-        return super().read(wanted, node, name)
+        return self._test(node) if wanted is _TEST else super().read(wanted, node, name)
 
     def _test(self, node: Node) -> Any:
         if not isinstance(node, nodes.Mapping):
@@ -110,60 +80,6 @@ class TestFileReader(SettingsReader):
         found = super().read(_TEST, node, "")
         self.title = "a test file"
         return MISSING if found is MISSING else found | {"environment": self.environment}
-
-    def data(self, node: Node, name: str) -> Any:
-        r"""Return a value without bindings; `\<<` is written for `<<`."""
-        value, found = parse_value(node)
-        self.findings += found
-        data = value.constant
-        if data is MISSING and not found:
-            where = next((each.mark for each in value.bindings()), node.mark)
-            hint = r"write the value itself (`\<<` for the characters): bindings stand below `expect`"
-            self.refuse(where, f"`{name}`: a binding is not allowed here", hint, "constant-required")
-        return data
-
-    def text(self, node: Node, name: str) -> Any:
-        """Return a text; a number or boolean as it is written."""
-        if isinstance(node, Scalar) and not isinstance(node.value, str):
-            return node.text.strip()
-        if isinstance(node, Scalar):
-            return self.data(node, name)
-        self.refuse(node.mark, f"`{name}` must be a text")
-        return MISSING
-
-    def expected(self, node: Node) -> Any:
-        """Return an expected value, in which each binding is an `Expected`."""
-        if isinstance(node, Sequence):
-            return [self.expected(item) for item in node.items]
-        if isinstance(node, nodes.Mapping):
-            return {key.text: self.expected(value) for key, value in node.items}
-        value, found = parse_value(node)
-        self.findings += found
-        if value.constant is not MISSING or found:
-            return None if value.constant is MISSING else value.constant
-        for each in value.reads:
-            if each.name not in _NAMES:
-                message = f"`{each.name}` is not bound here{did_you_mean(each.name, _NAMES)}"
-                hint = "an expectation reads `value`, which is the actual one, and `env`"
-                self.refuse(each.mark, message, hint, "unbound-name")
-        return Expected(node.text.strip(), node.mark, _matcher(value, self.environment))
-
-    def bytes_of(self, node: Node, name: str) -> Any:
-        """Return path and content of a file beside the test; MISSING where it can't be read, which is reported."""
-        written = self.constant(Constant(), node, name)
-        if written is MISSING:
-            return MISSING
-        path = self.folder / written
-        try:
-            if path.is_file():
-                return path, path.read_bytes()
-            why = "no such file"
-            near = get_close_matches(path.name, (each.name for each in path.parent.iterdir()), 1)
-        except (OSError, ValueError) as error:
-            why, near = (getattr(error, "strerror", None) or "no such file").lower(), []
-        hint = f"did you mean `{Path(written).with_name(near[0]).as_posix()}`?" if near else ""
-        self.refuse(node.mark, f"`{name}`: {why}: {written}", hint or "write a path from the folder of the test file")
-        return MISSING
 
     def pieces(self, node: Node, name: str) -> Any:
         """Return pieces that are written as a list, or in a file that holds nothing but such a list."""
@@ -183,25 +99,6 @@ class TestFileReader(SettingsReader):
         why = str(findings[0]) if findings else "must hold one list of pieces"
         self.refuse(node.mark, f"`{name}`: {path.name}: {why}", "write the pieces as in `chunks: [{data: Hi}]`")
         return MISSING
-
-    def choose(self, node: nodes.Mapping, names: tuple[str, ...], name: str, *, required: bool = False) -> bool:
-        """Report keys that exclude one another, or that all of them are missing; return whether neither is so."""
-        present = [key for key, value in node.items if key.text in names and not is_null(value)]
-        owner, words = f"`{name}`" if name else self.title, listed(f"`{each}`" for each in names)
-        for key in present[1:]:
-            message = f"{owner} takes {words}, not both `{present[0].text}` and `{key.text}`"
-            self.refuse(key.mark, message, code="conflicting-parameters")
-        if required and not present:
-            self.refuse(node.mark, f"{owner} requires {words}", f"add {words}", "missing-parameter")
-        return len(present) == 1 if required else len(present) < 2
-
-
-def _matcher(value: Value, environment: Mapping[str, str]) -> Callable[[Any], bool]:
-    def matches(actual: Any) -> bool:
-        result = evaluate(value, {"value": actual, "env": environment})
-        return result if type(result) is bool else bool(equal(result, actual))
-
-    return matches
 
 
 def _maker(made: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,6 +130,17 @@ def _time(text: Any) -> datetime:
     return found.astimezone(UTC)
 
 
+_ABSOLUTE: Final = re.compile(r"(https?|wss?)://|\*")
+
+
+def _url(text: Any) -> str:
+    if not isinstance(text, str) or not text:
+        raise ValueError("it must be a URL like https://api.example.com/v1/*")
+    if _ABSOLUTE.match(text) is None:
+        raise RefusedError("the URL must begin with its scheme, or with `*`", f"write https://{text.lstrip('/')}")
+    return text
+
+
 def _read_faults(reader: SettingsReader, node: Node, name: str) -> Any:
     if isinstance(node, Scalar) and node.value in ("all", "off", True, False):
         return frozenset(FAULTS if node.value in ("all", True) else ())
@@ -258,6 +166,8 @@ _HEADERS: Final = Named(
     Custom({"type": ["string", "number", "boolean", "array"], "items": _SCALAR}, "text or list", _read_header_values)
 )
 _EXPECTED_HEADERS: Final = Named(Custom(_SCALAR, "text, binding or null", _read_header))
+
+_URL: Final = Constant(parse=_url)
 
 
 def _lines_of(headers: Mapping[str, tuple[str, ...]], media: str) -> tuple[tuple[str, str], ...]:
@@ -549,7 +459,7 @@ _RESPOND: Final = Group(
 _MATCH: Final = Group(
     (
         Field("method", _METHOD, "HTTP method."),
-        Field("url", _WORD, "URL. `*` stands for any text."),
+        Field("url", _URL, "URL. `*` stands for any text."),
         Field("headers", _EXPECTED_HEADERS, "Headers that the request has, by name."),
         Field("body", _VALUE, "Keys and values that the JSON body has, or the text of the body."),
     ),
@@ -582,7 +492,7 @@ def _make_upstream(mark: Mark, name: str, match: Match, respond: tuple[Respond, 
 _UPSTREAM: Final = Group(
     (
         Field("match", _MATCH, "Requests that the upstream answers."),
-        Field("url", _WORD, "Short for `match: {url: ...}`."),
+        Field("url", _URL, "Short for `match: {url: ...}`."),
         Field("method", _METHOD, "Short for `match: {method: ...}`, beside `url`."),
         Field("respond", ListOf(_RESPOND, alone=True), "Response, or a list of one for each call."),
     ),
@@ -663,7 +573,7 @@ def _read_log(reader: SettingsReader, node: Node, _: str) -> Any:
 _LIST_OR_BINDING: Final = {"type": ["array", "string", "null"], "items": {"$ref": "#/definitions/value"}}
 _CALL: Final = Group(
     (
-        Field("url", _WORD, "URL that was called. `*` stands for any text.", required=True, example="https://..."),
+        Field("url", _URL, "URL that was called. `*` stands for any text.", required=True, example="https://..."),
         Field("method", _METHOD, "HTTP method."),
         Field("count", _COUNT, "Number of calls. Default: at least one."),
         Field("headers", _EXPECTED_HEADERS, "Headers of the request. null: the header is absent."),
@@ -864,7 +774,7 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
         now=merged.get("now"),
         seed=merged.get("seed", 0),
         real_time=merged.get("time") == "real",
-        faults=merged.get("faults", frozenset()),
+        faults=merged.get("faults"),
     )
 
 

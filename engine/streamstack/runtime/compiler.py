@@ -301,10 +301,12 @@ class Code:
     def scalar(self, value: Value, converted: Any) -> str:
         """Return Python source for a constant value that was converted."""
         source = self.literal(converted)
-        return source if self._mutator is None else self._mutator.constant(value.mark, converted, source)
+        return (
+            source if self._mutator is None else self._mutator.constant(value.mark, converted, source, value.constant)
+        )
 
     def drops(self, node: Node) -> str | None:
-        """Return the condition that a mutant drops the step; None where there are no mutants."""
+        """Return the condition that a mutant drops the step; None without mutants."""
         if self._probes is None or self._mutator is None:
             return None
         number = self._probes.mutant(node, node.mark, f"`{node.title}` was dropped")

@@ -56,13 +56,16 @@ class Mutator:
         """Return the source of a condition that is negated where a mutant is chosen."""
         return self.switch(mark, f"{what} was negated", source, f"not {source}")
 
-    def constant(self, mark: Mark, data: Any, source: str) -> str:
-        """Return the source of a constant that is another one where a mutant is chosen."""
+    def constant(self, mark: Mark, data: Any, source: str, written: Any = MISSING) -> str:
+        """Return the source of a constant that is another one where a mutant is chosen.
+
+        ``written`` is what the author wrote, of a constant that was converted: `5ms` of 0.005.
+        """
         other = changed(data)
         if other is MISSING:
             return source
         text = repr(other) if isinstance(other, (list, dict)) else literal(other)
-        return self.switch(mark, describe_change(data, other), source, text)
+        return self.switch(mark, describe_change(data if written is MISSING else written, other), source, text)
 
     def source(self, value: Value) -> str:
         """Return the source of a value in which each constant may be another one."""
@@ -87,7 +90,7 @@ class Mutator:
         return source
 
     def _part(self, mark: Mark, text: str) -> str:
-        """Return the source of a part of a text; white space and punctuation alone are no statement."""
+        """Return the source of a part of a text; white space and punctuation alone have no mutant."""
         if not any(map(str.isalnum, text)):
             return literal(text)
         return self.constant(mark, text, literal(text))

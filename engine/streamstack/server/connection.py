@@ -78,6 +78,7 @@ class ClientConnection(asyncio.Protocol):
         "_at",
         "_body",
         "_content",
+        "_dropped",
         "_end_of_head",
         "_from",
         "_head",
@@ -111,6 +112,7 @@ class ClientConnection(asyncio.Protocol):
         self._end_of_head = -1  # ... and where, if nothing but one request is in it
         self._held = b""  # what has come behind the present request, ...
         self._from = 0  # ... from here on
+        self._dropped = False  # what came behind was dropped: the connection ends with the present response
         self._body: ChunkedBody | None = None
         self._remaining = 0  # bytes of a body with a length
         self._content: StreamReader | None = None
@@ -228,12 +230,28 @@ class ClientConnection(asyncio.Protocol):
 
     def _hold(self, data: bytes, start: int = 0) -> None:
         """Keep what comes behind the present request; read no more where that is much."""
-        if start >= len(data):
+        if start >= len(data) or self._dropped:
             return
         self._held, self._from = data, start
+        if self._at == _BEHIND:
+            self._count_held()
         if len(data) - start > _HELD and self.transport.is_reading():
             self.transport.pause_reading()
             asyncio.get_running_loop().call_later(_CHECK_INTERVAL, self._check)
+
+    def _count_held(self) -> None:
+        """Count further requests in the memory of the process, where they are more than a few."""
+        size = len(self._held) - self._from
+        if size > _SMALL_HEAD:
+            self._server.memory.hold(self, size, self._drop_held)
+
+    def _drop_held(self) -> None:
+        """Take up no further request of this connection: its client sends them again."""
+        log.info("requests-dropped", reason="maxMemory")
+        self._take_held()
+        self._dropped = True
+        if self.request is not None:
+            self.request.keep_alive = False
 
     def _check(self) -> None:
         """Notice that the client has left, while it is not read from."""
@@ -247,6 +265,8 @@ class ClientConnection(asyncio.Protocol):
     def _take_held(self) -> tuple[bytes, int]:
         """Return what was held, and where in it to go on."""
         held = self._held, self._from
+        if self._at == _BEHIND:
+            self._server.memory.release(self)
         if len(held[0]) - held[1] > _HELD:
             self.transport.resume_reading()
         self._held, self._from = b"", 0
@@ -307,6 +327,7 @@ class ClientConnection(asyncio.Protocol):
         self._content = content
         if content.is_eof():
             self._at = _BEHIND
+            self._count_held()
         else:
             self._at = _BODY
             self._head = b""
@@ -373,11 +394,15 @@ class ClientConnection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Take up the next request."""
+        held = self._take_held()
         self._at = _HEAD
         self._content = self._body = self.request = None
         self._head = b""
-        if self._held:
-            self._take_head(*self._take_held())
+        if self._dropped:
+            self._at = _END
+            self.transport.close()
+        elif held[0]:
+            self._take_head(*held)
         elif self.ended:
             self.transport.close()
 

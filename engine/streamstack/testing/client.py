@@ -155,6 +155,7 @@ class _Conversation:
             await self._send(session, self._client.resume_after)
             if self.answer.left and self._client.resume_after is not None:
                 self.answer.left = False
+                await asyncio.sleep(self._client.resume_delay)
                 self._headers["Last-Event-ID"] = self._last_id
                 await self._send(session, None)
 

@@ -43,6 +43,13 @@ class Coverage:
         for number, count in hits.items():
             self._points[probes.points[number]] += count
 
+    def of_reached_files(self) -> Coverage:
+        """Return the coverage of the files of which anything was reached."""
+        reached = {point.mark.file for point, count in self._points.items() if count}
+        found = Coverage([])
+        found._points = {point: count for point, count in self._points.items() if point.mark.file in reached}
+        return found
+
     @property
     def steps(self) -> Counted:
         """The steps."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 #: Codes that a client sends in the place of a protocol version (PostgreSQL 18, section 54.7).
 _SSL_REQUEST: Final = 80_877_103
@@ -132,8 +132,9 @@ class DatabaseRelay:
 def _place(address: Mapping[str, Any]) -> tuple[str, int]:
     """Return the host, or the folder of the socket, and the port of a database."""
     url = urlsplit(address.get("dsn") or "")
-    host = address.get("host") or unquote(url.hostname or "") or "localhost"
-    return str(host), int(address.get("port") or url.port or _PORT)
+    query = dict(parse_qsl(url.query))
+    host = address.get("host") or query.get("host") or unquote(url.hostname or "") or "localhost"
+    return str(host), int(address.get("port") or query.get("port") or url.port or _PORT)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

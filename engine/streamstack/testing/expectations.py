@@ -46,8 +46,12 @@ def check(case: Case, seen: Observation) -> list[Failure]:
     found: list[Failure] = []
     for index, (exchange, answer) in enumerate(zip(case.exchanges, seen.answers, strict=True)):
         found += _Check(case, exchange, answer, seen, seen.rows[index] if index < len(seen.rows) else []).all()
+        for fault in seen.contract[index] if index < len(seen.contract) else ():
+            message = f"the response is not as its OpenAPI document says: {fault}"
+            found.append(Failure(exchange.expect.mark, message))
     found += _unanswered(case, seen)
     found += _failed_afters(case, seen)
+    found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.faults)
     return found
 
 
@@ -211,11 +215,12 @@ class _Check:
 
     def _headers(self) -> Iterator[Failure]:
         for name, expected in self._expect.headers.items():
-            actual = self._answer.headers.get(name)
+            found = self._answer.headers.getall(name, [])
+            actual: Any = found if isinstance(expected, list) else ", ".join(found)
             if expected is None:
-                if actual is not None:
+                if found:
                     yield self._fail("headers", f"header `{name}`: expected none, received {shown(actual)}")
-            elif reason := differs(expected, MISSING if actual is None else actual):
+            elif reason := differs(expected, actual if found else MISSING):
                 yield self._fail("headers", f"header `{name}`: {reason}")
 
     def _texts(self) -> Iterator[Failure]:

@@ -36,6 +36,8 @@ _MOST_PLACES: Final = 40
 _FEW_PLACES: Final = 3
 #: Seconds of the test's time in which an upstream must be closed whose client has left.
 _CLOSED_WITHIN: Final = 1.0
+#: Seconds that a client is away before it resumes, at most.
+_LONGEST_AWAY: Final = 10.0
 #: Seconds between the reads of a slow client.
 _READ_DELAY: Final = 0.05
 #: Seconds of the test's time after which clients leave that wait for longer than without a fault.
@@ -124,8 +126,9 @@ def sweep(
         return run_case(project, case, databases, folder, injection)
 
     happy = run(case, Injection())
-    if happy.failure or check(case, happy):
-        found.broken.append(Broken("no fault", ("the test passes, and fails when it is repeated",), ""))
+    if failures := check(case, happy):
+        reason = f"the test passes, and fails when it is repeated: {failures[0].message}"
+        found.broken.append(Broken("no fault", (reason,), ""))
         return found
     judge = _Judge(project, case, happy, run(_shifted(case), Injection()))
     patience = max((answer.ended for answer in happy.answers), default=0.0) + _PATIENCE
@@ -215,6 +218,12 @@ def _of_client(case: Case, index: int, answer: Answer) -> Iterator[Scenario]:
     if "X-Stream-Id" in answer.headers:
         for count in _places(len(answer.chunks) + 1, _MOST_PLACES)[1:]:
             yield scenario(f"resume{whose} after {_counted(count, 'chunk')}", "resume", resume_after=count)
+            away = min(
+                answer.chunks[min(count + 1, len(answer.chunks) - 1)].at - answer.chunks[count - 1].at, _LONGEST_AWAY
+            )
+            if away > 0:
+                name = f"resume{whose} after {_counted(count, 'chunk')} and {away:g} s"
+                yield scenario(name, "resume", resume_after=count, resume_delay=away)
 
 
 def _refusal(case: Case, status: int) -> Respond:
@@ -252,8 +261,8 @@ class Facts:
         chooses: It may pass over items.
         gathers: What was gathered of a chunk is sent when the run fails.
         outlives: The run goes on when the client has left.
-        first: Seconds to the first chunk, at most; 0 is no limit.
-        silence: Seconds between two chunks, at most; 0 is no limit.
+        first: Seconds to the first chunk, at most; 0 disables it.
+        silence: Seconds between two chunks, at most; 0 disables it.
     """
 
     handles: bool = False
@@ -323,8 +332,8 @@ class _Happy:
         return cls(answer, facts, volatile, stable)
 
     @property
-    def is_kept(self) -> bool:
-        """Whether the chunks of a run with a fault are the first of these."""
+    def bounds_others(self) -> bool:
+        """Whether the chunks of a run with a fault must be the first of these."""
         return self.comparable and not self.facts.handles and not self.facts.timed
 
     @property
@@ -454,10 +463,12 @@ class _Judge:
                 yield "the run is completed, and the client got an error"
             elif not answer.whole or (happy.comparable and happy.ends_with_marker and answer.done is MISSING):
                 yield f"the run is completed, and the answer does not look so: {answer.failure or 'no end marker'}"
-            elif scenario.kind == "invalid" and happy.is_kept and not happy.facts.chooses and happy.equals(answer):
+            elif (
+                scenario.kind == "invalid" and happy.bounds_others and not happy.facts.chooses and happy.equals(answer)
+            ):
                 if len(seen.calls) == len(self._happy.calls):  # else it was tried again
                     yield from self._passed_over(scenario)
-            elif happy.is_kept and not happy.equals(answer):
+            elif happy.bounds_others and not happy.equals(answer):
                 if scenario.kind == "invalid" and len(answer.chunks) >= len(happy.answer.chunks):
                     return  # data that is passed on as it is can't be invalid
                 yield (
@@ -473,7 +484,7 @@ class _Judge:
 
     def _chunks(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
         """Find chunks that the run without a fault has not; and ones that a resumed stream lacks without a gap."""
-        if answer.status is None or answer.status >= 400 or not happy.is_kept:
+        if answer.status is None or answer.status >= 400 or not happy.bounds_others:
             return
         completed = end is not None and end.outcome == "completed"
         if scenario.kind == "invalid" and completed:

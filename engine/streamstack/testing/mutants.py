@@ -28,6 +28,16 @@ class Verdict:
     killed_by: str
     tests: int
 
+    @property
+    def passed(self) -> bool:
+        """Whether a test noticed it."""
+        return bool(self.killed_by)
+
+    @property
+    def file(self) -> str:
+        """The file of the definition."""
+        return self.mutant.mark.file
+
     def __str__(self) -> str:
         """Return the mutant as a line: its place, the change, and how many tests did not notice it."""
         missed = "no test reaches it" if not self.tests else f"{self.tests} {_plural(self.tests)} not notice it"
@@ -73,7 +83,7 @@ def try_out(trial: Trial, notices: Callable[[int], str]) -> Verdict:
 def report(verdicts: Iterable[Verdict]) -> list[str]:
     """Return the mutants that survived, a line each, and how many did not."""
     ordered = sorted(verdicts, key=lambda verdict: (verdict.mutant.mark, verdict.mutant.change))
-    survived = [str(each) for each in ordered if not each.killed_by]
+    survived = [str(each) for each in ordered if not each.passed]
     killed = len(ordered) - len(survived)
     part = f" ({100 * killed // len(ordered)} %)" if ordered else ""
     return [*survived, f"{killed} of {len(ordered)} mutants were noticed{part}"]

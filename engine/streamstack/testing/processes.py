@@ -32,14 +32,11 @@ def run_on_processes(
 ) -> Iterator[tuple[int, R | None]]:
     """Yield the index and the result of each item as they come; None where its process died.
 
-    ``close`` is called in each process at its end. See `processes_for` for ``jobs``.
+    ``close`` is called at the end of each process that is started. See `processes_for` for ``jobs``.
     """
     processes = processes_for(len(items), jobs)
     if processes == 1:
-        try:
-            yield from ((index, run(item)) for index, item in enumerate(items))
-        finally:
-            close()
+        yield from ((index, run(item)) for index, item in enumerate(items))
         return
     context = get_context("fork")
     workers: dict[Connection, Any] = {}

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from xml.etree import ElementTree as ET
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
@@ -21,6 +22,19 @@ _STYLES: Final = {"-": "red", "+": "green"}
 _NOT_IN_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
+class Followed(Protocol):
+    """What the progress shows: results of tests, and of mutants."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def passed(self) -> bool: ...
+
+
+F = TypeVar("F", bound=Followed)
+
+
 class Report:
     """Writes on a console: with colours only on a terminal."""
 
@@ -29,7 +43,7 @@ class Report:
         self._progress = progress
 
     @contextmanager
-    def follow(self, results: Iterable[Result], count: int) -> Iterator[Iterator[Result]]:
+    def follow(self, results: Iterable[F], count: int, title: str = "tests") -> Iterator[Iterator[F]]:
         """Show the progress of tests on a terminal while their results are read."""
         columns = (
             TextColumn("{task.description}"),
@@ -38,13 +52,15 @@ class Report:
             TextColumn("{task.fields[now]}"),
         )
         shown = self._progress.is_terminal
-        with Progress(*columns, console=self._progress, transient=True, disable=not shown) as progress:
-            task = progress.add_task("tests", total=count, now="")
+        # Without a thread that draws it: processes are forked meanwhile.
+        bar = Progress(*columns, console=self._progress, transient=True, disable=not shown, auto_refresh=False)
+        with bar as progress:
+            task = progress.add_task(title, total=count, now="")
 
-            def followed() -> Iterator[Result]:
+            def followed() -> Iterator[F]:
                 for result in results:
                     failed = "" if result.passed else "[red]failed[/] "
-                    progress.update(task, advance=1, now=failed + result.file)
+                    progress.update(task, advance=1, now=failed + escape(result.file), refresh=True)
                     yield result
 
             yield followed()

@@ -16,7 +16,7 @@ import structlog
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
-from streamstack.language.cases import Case, CaseClient, CaseRequest, ExpectedRows
+from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
 from streamstack.language.filters import tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
@@ -93,6 +93,8 @@ class Observation:
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
+        contract: What of each answer the OpenAPI document of the project does not allow.
+        faults: Errors that nothing in the server has handled.
         failure: Why the test could not be run.
     """
 
@@ -103,6 +105,8 @@ class Observation:
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
+    contract: list[list[str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
 
@@ -139,6 +143,7 @@ def run_case(
     injection: Injection | None = None,
     *,
     record: bool = False,
+    limit: float | None = None,
 ) -> Observation:
     """Run a test and return what happened.
 
@@ -149,14 +154,19 @@ def run_case(
         folder: Where the project keeps what it makes itself, in place of `.streamstack`.
         injection: The faults of this run. With one, statements are counted.
         record: Calls that no upstream of the test answers are answered by the hosts that they name.
+        limit: Seconds of real time that it may take, instead of the usual ones.
     """
     seen = Observation()
     began = perf_counter()
-    limit = _RECORDING_LIMIT if record else LIMIT
+    limit = limit or (_RECORDING_LIMIT if record else LIMIT)
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
             run(lambda: _Trial(project, edition, case, seen, databases, folder, injection, record=record).run())
+        if injection is None:
+            seen.contract += [
+                _contract_faults(edition, *each) for each in zip(case.exchanges, seen.answers, strict=True)
+            ]
     except (UnservableError, ValueError) as error:
         seen.failure = str(error)
     except RunError as error:
@@ -176,6 +186,12 @@ def run_case(
 
 def _reason(error: Exception) -> str:
     return error.full if isinstance(error, RunError) else str(error)
+
+
+def _contract_faults(edition: Edition, exchange: Exchange, answer: Answer) -> list[str]:
+    """Return what of an answer the OpenAPI document does not allow."""
+    endpoint = edition.endpoint(exchange.request.method, exchange.request.path)
+    return [] if endpoint is None or answer.status is None else edition.contract.faults(endpoint, answer)
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
@@ -203,7 +219,15 @@ class _Trial:
     injection: Injection | None = None
     record: bool = False
 
+    def _note(self, _: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        """Record what a task or a callback has left behind: asyncio would log it. Errors of sockets don't count."""
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            return
+        self.seen.faults.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
+
     async def run(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._note)
         async with AsyncExitStack() as stack:
             upstreams = await stack.enter_async_context(self._upstreams())
             self.seen.calls = upstreams.calls

@@ -21,6 +21,7 @@ from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
 from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import EndpointHandler, Routes, make_endpoints
+from streamstack.testing.contract import ApiContract
 
 #: Seconds that a token of a test is valid.
 _VALID_FOR: Final = 24 * 3600
@@ -36,6 +37,7 @@ class Edition:
     plans: tuple[Plan, ...]
     endpoints: tuple[EndpointHandler, ...]
     routes: Routes[Endpoint]
+    contract: ApiContract
 
     def endpoint(self, method: str, path: str) -> Endpoint | None:
         """Return the endpoint that answers a request; None where none does."""
@@ -58,6 +60,15 @@ class TestProject:
     probes: Probes | None = None
     _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
+    _contracts: dict[int, ApiContract] = field(default_factory=dict)
+    _routes: Routes[Endpoint] = field(init=False)
+    _users: set[int] = field(init=False)  # the ids of definitions that use a database
+
+    def __post_init__(self) -> None:
+        project = self.checked.project
+        self._routes = Routes([(each.method, each.path, each) for each in project.endpoints])
+        uses = uses_of(project, self.checked.settings.databases)
+        self._users = {id(found) for each in uses.values() for found, _ in each}
 
     @classmethod
     def read(cls, root: Path, more: Iterable[Path] = (), probes: Probes | None = None) -> TestProject:
@@ -99,7 +110,10 @@ class TestProject:
         )
         endpoints = make_endpoints(plans, settings, dev=False)
         routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])
-        return Edition(replace(checked, settings=settings, environment=dict(env)), plans, tuple(endpoints), routes)
+        made = replace(checked, settings=settings, environment=dict(env))
+        # The values of environment variables are not in the document.
+        contract = self._contracts.setdefault(id(checked.project), ApiContract(made))
+        return Edition(made, plans, tuple(endpoints), routes, contract)
 
     def _accepting(self, method: Method, keys: frozenset[CallerKey]) -> Method:
         """Return an authentication that accepts what tests mint: a secret or keys of their own."""
@@ -125,10 +139,10 @@ class TestProject:
         if case.rows or case.sql or any(each.sql or each.expect.database for each in case.exchanges):
             return True
         project = self.checked.project
-        using = {id(found) for uses in uses_of(project, self.checked.settings.databases).values() for found, _ in uses}
-        routes = Routes([(each.method, each.path, each) for each in project.endpoints])
-        found = [routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
-        waiting: list[Definition] = [each[0] for each in found if each is not None] if using else []
+        if not self._users:
+            return False
+        found = [self._routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
+        waiting: list[Definition] = [each[0] for each in found if each is not None]
         seen: set[int] = set()
         while waiting:
             definition = waiting.pop()
@@ -140,7 +154,7 @@ class TestProject:
                 function = project.functions.get(str(called.value)) if isinstance(called, ConstantArgument) else None
                 if function is not None and id(function) not in seen:
                     waiting.append(function)
-        return bool(seen & using)
+        return bool(seen & self._users)
 
     def caller_key(self, edition: Edition, endpoint: Endpoint | None, claims: Mapping[str, Any]) -> CallerKey | None:
         """Return the API key that a client with some claims has; None where the endpoint takes tokens."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from streamstack.connections.database.temporary import TestDatabases, TestServer
 from streamstack.errors import Diagnostic, Mark
@@ -27,6 +27,10 @@ from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
 from streamstack.testing.update import holds, observe
+
+#: How long a test may take with a mutant, which may never end: seconds, and times what it takes without.
+_MUTANT_LIMIT: Final = 1.0
+_TIMES: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,17 @@ class Result:
 
 @dataclass(slots=True)
 class Suite:
-    """The tests below some paths. ``findings`` are what is wrong with them, and with their projects."""
+    """The tests below some paths. ``findings`` are what is wrong with them, and with their projects.
+
+    ``whole``: a folder was named, not only files, so that all definitions are meant to be tested.
+    """
 
     projects: dict[Path, TestProject] = field(default_factory=dict)
     tests: list[Test] = field(default_factory=list)
     findings: list[Diagnostic] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
     files: list[CaseFile] = field(default_factory=list)
+    whole: bool = False
 
     @property
     def failed(self) -> bool:
@@ -98,7 +106,7 @@ class Suite:
             found = probes.get(result.mark)
             if found is not None:
                 coverage.add(found, result.hits)
-        return coverage
+        return coverage if self.whole else coverage.of_reached_files()
 
     def update(self, results: Iterable[Result]) -> list[Path]:
         """Write what was observed into the files, and return those that have changed. Raises OSError."""
@@ -133,6 +141,7 @@ def read_suite(paths: Iterable[Path], *, counts: bool = False, mutates: bool = F
         root = find_root(path)
         if root not in suite.projects:
             suite.projects[root] = TestProject.read(root, probes=Probes(mutates=mutates) if counts or mutates else None)
+        suite.whole = suite.whole or path.is_dir()
         known = files.setdefault(root, [])
         known += [each for each in _test_files(path, suite.projects[root].checked) if each not in known]
     for root, project in suite.projects.items():
@@ -181,21 +190,25 @@ class Session:
         return self._databases
 
     def run(self, test: Test) -> Result:
-        """Run a test, and compare."""
+        """Run a test and compare, then with its faults if it passes."""
+        result = self.run_once(test)
+        return self._sweep(test, result) if result.passed else result
+
+    def run_once(self, test: Test, limit: float | None = None) -> Result:
+        """Run a test without faults, for at most ``limit`` seconds, and compare."""
         probes = test.project.probes
         if probes is not None:
             probes.take()
-        seen = run_case(test.project, test.case, self.databases, self.folder)
+        seen = run_case(test.project, test.case, self.databases, self.folder, limit=limit)
         failures = tuple(check(test.case, seen))
         unused = tuple(uncalled(test.case, seen))
         observed = observe(test.case, seen, failures)
         hits = probes.take() if probes is not None else {}
-        result = Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
-        return result if failures else self._sweep(test, result)
+        return Result(test.file, test.case.name, test.case.mark, seen.seconds, failures, unused, observed, hits)
 
     def _sweep(self, test: Test, result: Result) -> Result:
-        """Repeat a test that passes with its faults."""
-        kinds = frozenset(FAULTS) if self.fault is not None else self.faults | test.case.faults
+        """Repeat a test with its faults."""
+        kinds = self.faults_of(test.case)
         if not kinds:
             return result
         began = perf_counter()
@@ -208,6 +221,12 @@ class Session:
         )
         seconds = result.seconds + perf_counter() - began
         return replace(result, failures=failures, faults=swept.count, seconds=seconds)
+
+    def faults_of(self, case: Case) -> frozenset[str]:
+        """Return the faults that a test is repeated with."""
+        if self.fault is not None:
+            return frozenset(FAULTS)
+        return self.faults if case.faults is None else case.faults and self.faults | case.faults
 
     def record(self, test: Test, environment: Mapping[str, str]) -> Observation:
         """Run a test whose calls lead to real upstreams, with more variables than those that it names."""
@@ -253,8 +272,8 @@ def open_session(
 def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Result]:
     """Run all tests and yield their results as they come: on ``jobs`` processes, None for as many as are worth it."""
     tests = suite.tests
-    if jobs is None and (session.faults or session.fault or any(each.case.faults for each in tests)):
-        jobs = os.cpu_count()  # a test with its faults takes long enough
+    if jobs is None and any(session.faults_of(each.case) for each in tests):
+        jobs = os.cpu_count()  # a sweep takes so long that each test is worth a process
     for test in tests if processes_for(len(tests), jobs) > 1 else ():
         with suppress(UnservableError, ValueError):  # which are that test's failure
             test.project.edition(test.case.env)  # once, before processes are forked
@@ -276,11 +295,16 @@ def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs:
         result, probes = by_mark[test.case.mark], test.project.probes
         assert probes is not None
         hits.append((probes, result.hits, result.seconds))
+    files = {probes.points[number].mark.file for probes, reached, _ in hits for number in reached}
     probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
 
     def run(trial: Trial) -> Verdict:
-        return try_out(trial, lambda index: "" if session.run(tests[index]).passed else tests[index].case.name)
+        return try_out(trial, notices)
 
-    tried = list(trials(probes_of_all, hits))
+    def notices(index: int) -> str:
+        limit = _MUTANT_LIMIT + _TIMES * hits[index][2]
+        return "" if session.run_once(tests[index], limit).passed else tests[index].case.name
+
+    tried = [trial for trial in trials(probes_of_all, hits) if suite.whole or trial.mutant.mark.file in files]
     for index, verdict in run_on_processes(tried, run, session.close, jobs):
         yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))

@@ -291,6 +291,79 @@ async def test_pictures_that_tools_return() -> None:
         assert json.dumps(body).count(PIXEL) == 1
 
 
+DOCUMENT = base64.b64encode(b"%PDF-1.7\n%").decode()
+DOCUMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "own": ({"type": "document", "data": DOCUMENT, "name": "a.pdf"}, DOCUMENT, "a.pdf"),
+    "own, at a URL": ({"type": "document", "url": "https://a.example/a.pdf"}, "https://a.example/a.pdf", ""),
+    "OpenAI": (
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{DOCUMENT}"}},
+        DOCUMENT,
+        "a.pdf",
+    ),
+    "Responses": (
+        {"type": "input_file", "filename": "a.pdf", "file_data": f"data:application/pdf;base64,{DOCUMENT}"},
+        DOCUMENT,
+        "a.pdf",
+    ),
+    "Responses, at a URL": ({"type": "input_file", "file_url": "https://a.example/b"}, "https://a.example/b", ""),
+    "Anthropic": (
+        {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "application/pdf", "data": DOCUMENT},
+            "title": "a.pdf",
+        },
+        DOCUMENT,
+        "a.pdf",
+    ),
+    "Anthropic, text": (
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Grüße"}},
+        "Grüße",
+        "",
+    ),
+    "AI SDK": (
+        {
+            "type": "file",
+            "mediaType": "application/pdf",
+            "filename": "a.pdf",
+            "url": f"data:application/pdf;base64,{DOCUMENT}",
+        },
+        DOCUMENT,
+        "a.pdf",
+    ),
+    "AI SDK, text": ({"type": "file", "mediaType": "text/csv", "data": "YSxiCg=="}, "a,b\n", ""),
+}
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(("part", "content", "name"), DOCUMENTS.values(), ids=DOCUMENTS)
+async def test_documents(provider: str, part: dict[str, Any], content: str, name: str) -> None:
+    """A PDF in any form reaches each provider as its API takes it; another document is sent as its text."""
+    body, _, _ = await sent(provider, messages=[{"role": "user", "content": [{"type": "text", "text": "This:"}, part]}])
+    conforms(provider, body)
+    text = json.dumps(body, ensure_ascii=False)
+    assert json.dumps(content, ensure_ascii=False).strip('"') in text
+    assert name in text or provider == "gemini"
+    kinds = {"openai": '"file"', "openaiResponses": '"input_file"', "anthropic": '"document"', "gemini": "pdf"}
+    assert (kinds[provider] in text) == (content == DOCUMENT or content.startswith("https:"))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"type": "document"}, "`messages[0].content[0]` needs `url`, `from` with a file"),
+        ({"type": "document", "data": "?"}, "not base64"),
+        ({"type": "document", "data": "AAAA"}, "not a document that models read: PDF and text"),
+        ({"type": "file", "file": {"file_id": "file-1"}}, "needs `url`"),
+        ({"type": "file", "mediaType": "text/plain", "data": "/w=="}, "is not UTF-8"),
+    ],
+)
+async def test_what_is_no_document_is_refused(part: dict[str, Any], message: str) -> None:
+    """With what is understood."""
+    with pytest.raises(RunError) as caught:
+        await ask("http://127.0.0.1:9", "openai", messages=[{"role": "user", "content": [part]}])
+    assert message in caught.value.message
+
+
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS = [
     {"name": "weather", "description": "How it is", "parameters": SCHEMA},
@@ -324,6 +397,7 @@ method: POST
 path: /look
 inputParameters:
   picture: {type: file, maxSize: 1MB}
+  kind: {type: text, default: image}
   url: {type: url, required: true}
   provider: {type: text, required: true}
 functionStack:
@@ -334,7 +408,7 @@ functionStack:
       baseUrl: << input.url >>
       messages:
         - role: user
-          content: [{type: text, text: What is it?}, {type: image, from: << input.picture >>}]
+          content: [{type: text, text: What is it?}, {type: << input.kind >>, from: << input.picture >>}]
       only: text
     as: reply
     retry: {times: 1}
@@ -370,6 +444,18 @@ async def test_uploaded_picture_is_given_to_a_model(provider: str, kind: str) ->
     text = json.dumps(request)
     assert base64.b64encode(picture).decode() in text
     assert "image/png" in text
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_uploaded_document_is_given_to_a_model(provider: str) -> None:
+    """A PDF goes out as one, with the name that the client gave it; a text as text."""
+    for data, media in ((b"%PDF-1.7\n%", "application/octet-stream"), ("Grüße".encode(), "text/plain")):
+        part = ("picture", f'; filename="a.pdf"\r\nContent-Type: {media}', data)
+        status, _, asked = await upload(provider, part, ("kind", "", b"document"))
+        assert status == 200
+        conforms(provider, asked[0])
+        text = json.dumps(asked[0], ensure_ascii=False)
+        assert ("Grüße" if media == "text/plain" else base64.b64encode(data).decode()) in text
 
 
 @pytest.mark.parametrize(

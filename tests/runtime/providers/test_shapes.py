@@ -25,6 +25,7 @@ inputParameters:
   provider: {type: text, required: true}
   url: {type: url, required: true}
   messages: {type: json, required: true}
+  options: {type: json, required: true}
 functionStack:
   - llm.chat:
       provider: << input.provider >>
@@ -32,6 +33,7 @@ functionStack:
       apiKey: k
       baseUrl: << input.url >>
       messages: << input.messages >>
+      options: << input.options >>
     as: reply
   - after: {do: [{test.note: << reply.message >>}]}
   - forEach: {in: << reply >>, do: [{stream: << item >>}]}
@@ -72,8 +74,13 @@ async def test_shape(provider: str, shape: dict[str, Any]) -> None:
     ):
 
         async def ask(*messages: Any) -> tuple[list[dict[str, Any]], Any]:
-            given = {"provider": provider, "url": upstream.url, "messages": messages}
-            body = json.dumps(given).encode()
+            inputs = {
+                "provider": provider,
+                "url": upstream.url,
+                "messages": messages,
+                "options": shape.get("options", {}),
+            }
+            body = json.dumps(inputs).encode()
             head = {"Content_Type": "application/json", "Accept": "application/x-ndjson"}
             reply = await server.ask("POST", "/ask", body, **head)
             lines = [json.loads(line) for line in reply.body.splitlines()]

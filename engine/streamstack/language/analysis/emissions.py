@@ -139,7 +139,7 @@ def _emissions(
 def _passed(value: Value, env: Env, evaluate: Evaluator) -> Shape:
     """Return the shape of a value that is passed to a function, with its constant where it can be only one text."""
     shape = evaluate.value(value, dict(env))
-    texts = _texts(value, env, evaluate)
+    texts = _texts(value, env, evaluate) if shape.is_only("text") else None
     if texts is not None and len(texts) == 1 and (text := next(iter(texts))) is not None:
         return replace(TEXT, constant=text)
     return shape
@@ -165,12 +165,9 @@ def _emission(node: Node, shapes: Mapping[str, Shape], env: Env, evaluate: Evalu
 
 
 def _pieces(content: Shape, split: object) -> Shape:
-    """Return the shape of the pieces that a content is split into: records stay as they are."""
-    by = split.get("by") if isinstance(split, Arguments) else None
-    unit = constant(by)
-    if unit == "records":
-        return content.item()
-    return TEXT if unit is not MISSING else TEXT | content.item()
+    """Return the shape of the pieces that a content is split into: those of a list are lists."""
+    unit = constant(split.get("by")) if isinstance(split, Arguments) else MISSING
+    return content if unit == "records" else TEXT | content if unit is MISSING else TEXT
 
 
 # -- the texts that an expression may have

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from streamstack.errors import fast_dataclass
@@ -32,19 +33,31 @@ class Change:
 
 
 def compare(old: Data, new: Data) -> list[Change]:
-    """Return how a document differs from an earlier one: breaking changes first, each once."""
-    found = dict.fromkeys(_compare(old, new))
+    """Return how a document differs from an earlier one: breaking changes first.
+
+    One that several formats have in common is one change, which names them.
+    """
+    formats: dict[Change, list[str]] = {}
+    for change, media in _compare(_inlined(old, old), _inlined(new, new)):
+        named = formats.setdefault(change, [])
+        if media and media not in named:
+            named.append(media)
+    found = [
+        replace(each, message=f"{each.message} ({', '.join(named)})") if named else each
+        for each, named in formats.items()
+    ]
     return sorted(found, key=lambda each: (not each.breaking, each))
 
 
-def _compare(old: Data, new: Data) -> Iterator[Change]:
+def _compare(old: Data, new: Data) -> Iterator[tuple[Change, str]]:
+    """Yield each change, and the media type that it belongs to."""
     before, after = dict(_operations(old)), dict(_operations(new))
     for key, (title, _) in before.items():
         if key not in after:
-            yield Change(title, "removed", breaking=True)
+            yield Change(title, "removed", breaking=True), ""
     for key, (title, operation) in after.items():
         if key not in before:
-            yield Change(title, "added", breaking=False)
+            yield Change(title, "added", breaking=False), ""
             continue
         comparison = _Comparison(title, old, new)
         comparison.operation(before[key][1], operation)
@@ -69,17 +82,17 @@ class _Comparison:
         self._title = title
         self._old = old
         self._new = new
-        self._compared: set[tuple[str, str, str]] = set()
-        self.found: list[Change] = []
+        self._media = ""
+        self.found: list[tuple[Change, str]] = []
 
     def _report(self, message: str, *, breaking: bool) -> None:
-        self.found.append(Change(self._title, message, breaking))
+        self.found.append((Change(self._title, message, breaking), self._media))
 
     def operation(self, old: Data, new: Data) -> None:
         """Compare the two."""
         self._security(old["security"], new["security"])
         self._parameters(old["parameters"], new["parameters"])
-        self._body(_deref(self._old, old.get("requestBody")), _deref(self._new, new.get("requestBody")))
+        self._body(old.get("requestBody"), new.get("requestBody"))
         self._responses(old.get("responses", {}), new.get("responses", {}))
 
     # -- requests
@@ -110,7 +123,7 @@ class _Comparison:
     def _parameters(self, old: list[Data], new: list[Data]) -> None:
         before, after = (
             {(each["in"], each["name"].lower() if each["in"] == "header" else each["name"]): each for each in listed}
-            for listed in ([_deref(self._old, e) for e in old], [_deref(self._new, e) for e in new])
+            for listed in (old, new)
         )
         # Parameters of the path are matched by their position.
         places = [[key for key in each if key[0] == "path"] for each in (before, after)]
@@ -148,18 +161,17 @@ class _Comparison:
         for status, response in old.items():
             if not status.startswith("2"):
                 continue
-            other = _deref(self._new, new.get(status, new.get("2XX")))
-            known = _deref(self._old, response)
+            other = new.get(status, new.get("2XX"))
             if other is None:
                 self._report(f"the response {status} was removed", breaking=True)
                 continue
-            for name in known.get("headers", {}):
+            for name in response.get("headers", {}):
                 if name not in other.get("headers", {}):
                     self._report(f"the response header `{name}` was removed", breaking=True)
             for name in other.get("headers", {}):
-                if name not in known.get("headers", {}):
+                if name not in response.get("headers", {}):
                     self._report(f"new response header `{name}`", breaking=False)
-            self._contents(known.get("content", {}), other.get("content", {}), f"the response {status}", sent=True)
+            self._contents(response.get("content", {}), other.get("content", {}), f"the response {status}", sent=True)
         for status in new:
             if status not in old:
                 self._report(f"new response {status}", breaking=False)
@@ -172,17 +184,16 @@ class _Comparison:
             if media not in old:
                 self._report(f"{where} has the new format {media}", breaking=False)
                 continue
-            self._schema(_schema_of(old[media]), _schema_of(content), f"{where} ({media})", sent=sent)
+            self._media = media
+            self._schema(_schema_of(old[media]), _schema_of(content), where, sent=sent)
+        self._media = ""
 
     # -- schemas
 
     def _schema(self, old: Any, new: Any, where: str, *, sent: bool) -> None:
         """Compare two schemas; ``sent`` by the server, which may say less: else by clients, which may say less."""
-        old, new = _deref(self._old, old), _deref(self._new, new)
-        key = (repr(old), repr(new), where)
-        if old == new or key in self._compared or not isinstance(old, dict) or not isinstance(new, dict):
+        if old == new or not isinstance(old, dict) or not isinstance(new, dict):
             return
-        self._compared.add(key)
         self._types(old, new, where, sent=sent)
         self._values(old, new, where, sent=sent)
         if not sent:
@@ -205,6 +216,9 @@ class _Comparison:
             self._report(f"the type of {where} changed from {was} to {now}", breaking=True)
         elif before != after:
             self._report(f"the type of {where} is now {_words(after)}", breaking=False)
+        if "string" in before & after and (was_json := "contentSchema" in old) is not ("contentSchema" in new):
+            changed = "from JSON to text" if was_json else "from text to JSON"
+            self._report(f"the type of {where} changed {changed}", breaking=True)
         first, second = old.get("format"), new.get("format")
         if first != second and (first if sent else second) and "string" in before & after:
             self._report(f"the format of {where} changed from {first or 'any'} to {second or 'any'}", breaking=True)
@@ -253,11 +267,12 @@ class _Comparison:
                 kind = "field" if sent else "required property" if required else "property"
                 self._report(f"new {kind} `{name}`{of}", breaking=required)
             else:
-                self._schema(before[name], after[name], f"`{name}`{of}", sent=sent)
+                is_data = name == "data" and where.startswith("the event")
+                self._schema(before[name], after[name], where if is_data else f"`{name}`{of}", sent=sent)
 
     def _alternatives(self, old: Data, new: Data, where: str, *, sent: bool) -> None:
-        before = {_label(self._old, each): each for each in _branches(old)}
-        after = {_label(self._new, each): each for each in _branches(new)}
+        before = {_label(each): each for each in _branches(old)}
+        after = {_label(each): each for each in _branches(new)}
         if not before or not after:
             if before or after:
                 self._single(old, new, before or after, where, sent=sent)
@@ -278,11 +293,11 @@ class _Comparison:
     def _single(self, old: Data, new: Data, branches: Mapping[str, Any], where: str, *, sent: bool) -> None:
         """Compare one schema with several that one may be chosen of."""
         now_more = bool(_branches(new))
-        document, one = (self._old, old) if now_more else (self._new, new)
-        if any(_deref(self._new if now_more else self._old, each) == one for each in branches.values()):
+        one = old if now_more else new
+        if one in branches.values():
             self._report(f"{where} has {'more' if now_more else 'fewer'} alternatives", breaking=now_more == sent)
             return
-        same = branches.get(_label(document, one))
+        same = branches.get(_label(one))
         for each in [same] if same is not None else branches.values():
             before, after = (one, each) if now_more else (each, one)
             self._schema(before, after, where, sent=sent)
@@ -294,9 +309,6 @@ def _above(one: Any, other: Any) -> bool:
 
 def _below(one: Any, other: Any) -> bool:
     return bool(one < other)
-
-
-_Tighter = Callable[[Any, Any], bool]
 
 
 def _schema_of(holder: Data) -> Any:
@@ -311,16 +323,19 @@ def _schema_of(holder: Data) -> Any:
     return inner.get("schema", {})
 
 
-def _deref(document: Data, value: Any) -> Any:
-    """Follow references within a document."""
-    for _ in range(100):
-        reference = value.get("$ref") if isinstance(value, dict) else None
-        if not isinstance(reference, str) or not reference.startswith("#/"):
-            break
-        value = document
-        for part in reference[2:].split("/"):
-            value = value.get(part.replace("~1", "/").replace("~0", "~"), {})
-    return value
+def _inlined(document: Data, value: Any, open_: tuple[str, ...] = ()) -> Any:
+    """Return a part of a document with what its references lead to; one that leads to itself stays."""
+    if isinstance(value, list):
+        return [_inlined(document, each, open_) for each in value]
+    if not isinstance(value, dict):
+        return value
+    reference = value.get("$ref")
+    if not isinstance(reference, str) or not reference.startswith("#/") or reference in open_:
+        return {key: _inlined(document, each, open_) for key, each in value.items()}
+    target: Any = document
+    for part in reference[2:].split("/"):
+        target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, dict) else {}
+    return _inlined(document, target, (*open_, reference))
 
 
 def _types(schema: Data) -> frozenset[str]:
@@ -344,9 +359,8 @@ def _branches(schema: Data) -> list[Any]:
     return [*schema.get("oneOf", ()), *schema.get("anyOf", ())]
 
 
-def _label(document: Data, branch: Any) -> str:
+def _label(schema: Any) -> str:
     """Return what tells an alternative from others: the name of its event, its constant, or its type."""
-    schema = _deref(document, branch)
     if not isinstance(schema, dict):
         return str(schema)
     properties = schema.get("properties", {})

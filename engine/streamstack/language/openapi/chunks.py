@@ -210,21 +210,25 @@ class Payloads:
     def event(self) -> Schema:
         """Return the schema of a server-sent event: each name is tied to its data."""
         components = self._components
-        data: dict[str | None, list[Schema]] = {}
+        own = self._own_events()
+        data: dict[str, list[Schema]] = {}
         for each in self.chunks:
-            data.setdefault(None if each.name == UNNAMED else each.name, []).append(each.value.data)
-        known = [name for name in (*data, "done", "error", "gap") if name not in (None, OTHERS)]
+            data.setdefault(each.name or UNNAMED, []).append(each.value.data)
+        others = data.get(OTHERS, [])  # which may have any name, also those that are known
+        known = [name for name in dict.fromkeys((*data, *own)) if name != OTHERS]
         numbered = ["id"] if self._streaming.ids or self.resumable else []
-        branches: list[Schema] = []
-        for name, inner in self._own_events().items():
-            if name in data:
-                data[name] += inner or [json_text(components.schema(_OWN[name]))]
-            elif inner:
-                branches.append(_branch(name, one_of(inner), known, []))
-            else:
+        branches = []
+        for name in (*known, *data.keys() & {OTHERS}):
+            mine = [*data.get(name, ()), *(others if name != OTHERS else ())]
+            if name in own and not mine and not own[name]:
                 branches.append(components.schema(f"{name.capitalize()}Event"))
-        chunks = [_branch(name, one_of(schemas), known, numbered) for name, schemas in data.items()]
-        return {"allOf": [components.schema("ServerSentEvent")], "oneOf": [*chunks, *branches]}
+                continue
+            if name in own:
+                mine += own[name] or [json_text(components.schema(_OWN[name]))]
+            required = numbered if self.resumable or name not in own else []
+            optional = name == UNNAMED and any(each.name is None for each in self.chunks)
+            branches.append(_branch(name, one_of(mine), known, required, optional=optional))
+        return {"allOf": [components.schema("ServerSentEvent")], "oneOf": branches}
 
     def _own_events(self) -> dict[str, list[Schema]]:
         """Return the events of the stream itself, with the data that its author gives them; none for the usual data."""
@@ -298,13 +302,14 @@ def _own_line(name: str, schema: Schema) -> Schema:
     }
 
 
-def _branch(name: str | None, data: Schema, known: Sequence[str | None], required: list[str]) -> Schema:
-    """Return the schema of the events of a name, which its data is tied to."""
-    if name is None:
-        # Clients call events without a name so.
-        return {"properties": {"event": {"const": UNNAMED}, "data": data}, "required": ["data", *required]}
+def _branch(name: str, data: Schema, known: Sequence[str], required: list[str], *, optional: bool) -> Schema:
+    """Return the schema of the events of a name, which their data is tied to.
+
+    ``optional``: they need not have it. Clients call those without a name `message`.
+    """
     event: Schema = {"type": "string", "not": {"enum": known}} if name == OTHERS else {"const": name}
-    return {"properties": {"event": event, "data": data}, "required": ["event", "data", *required]}
+    named = [] if optional else ["event"]
+    return {"properties": {"event": event, "data": data}, "required": [*named, "data", *required]}
 
 
 def component_name(text: str) -> str:

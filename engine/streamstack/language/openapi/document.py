@@ -17,7 +17,7 @@ from streamstack.language.definition import Endpoint, Project
 from streamstack.language.graph import Graph
 from streamstack.language.openapi.chunks import Payloads, output_schema
 from streamstack.language.openapi.components import Components
-from streamstack.language.openapi.requests import JSON, make_body, make_parameters
+from streamstack.language.openapi.requests import JSON, make_body, make_parameters, template_of
 from streamstack.language.openapi.responses import (
     dialect_content,
     error_statuses,
@@ -36,7 +36,6 @@ from streamstack.language.values import to_json
 
 #: The versions of OpenAPI, by how they are chosen.
 VERSIONS: Final = {"3.2": "3.2.0", "3.1": "3.1.2"}
-_PATH_PARAMETER: Final = re.compile(r"\{([^{}:]+)(?::path)?\}")
 _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 _TEMPLATE: Final = re.compile(r"\{([^{}]*)\}")
 
@@ -99,7 +98,7 @@ class _Maker:
         paths: dict[str, dict[str, Any]] = {}
         endpoints = sorted((each for each in self._project.endpoints if not each.disabled), key=lambda e: e.path)
         for endpoint in endpoints:
-            path = _PATH_PARAMETER.sub(r"{\1}", endpoint.path)
+            path = template_of(endpoint.path)
             paths.setdefault(path, {})[endpoint.method.lower()] = self._operation(endpoint)
         if self._resumed:
             paths["/_streams/{id}"] = self._streams()

@@ -25,10 +25,16 @@ _STREAMS: Final = {
     "text": ("text/plain", False),
     "bytes": ("application/octet-stream", False),
 }
+_PATH_PARAMETER: Final = re.compile(r"\{([^{}:]+)(?::path)?\}")
 #: What RE2 reads and ECMA-262, whose syntax JSON Schema has, does not.
 _RE2: Final = re.compile(r"\(\?(?![:=!<])|\(\?P|\\[AzZCpPQE]|\[\[:")
 #: Integers that a request can hold, where its declaration says nothing.
 _LARGEST: Final = 2**63 - 1
+
+
+def template_of(path: str) -> str:
+    """Return a path as OpenAPI has it: `{rest:path}` is `{rest}`."""
+    return _PATH_PARAMETER.sub(r"{\1}", path)
 
 
 def make_parameters(endpoint: Endpoint) -> list[Schema]:
@@ -42,11 +48,7 @@ def make_parameters(endpoint: Endpoint) -> list[Schema]:
         if declared.type == "stream" or place not in ("path", "query", "header", "cookie"):
             continue
         found.append(_parameter(declared, place, rest=declared.name in rests))
-    # Those that no input declares are texts.
-    named = {each["name"] for each in found if each["in"] == "path"}
-    text = {"type": "string", "minLength": 1}
-    missing = [{"name": name, "in": "path", "required": True, "schema": text} for name in route if name not in named]
-    return [*found, *missing]
+    return found
 
 
 def _is_whole(declared: Input) -> bool:
@@ -77,9 +79,10 @@ def client_schema(declared: Input, *, nested: bool = True, opened: bool = False)
         nested: Whether it has its description; that of a parameter stands beside the schema.
         opened: Whether unknown properties are ignored.
     """
-    schema = _portable(input_schema(declared))
+    schema = input_schema(declared)
     if not nested:
         schema.pop("description", None)
+    schema = _portable(schema)
     opening: Schema = _opened(schema) if opened else schema
     return opening
 

@@ -137,7 +137,7 @@ def raised(nodes: list[Node]) -> Iterator[tuple[int, str, str]]:
         known = ERRORS.get(code) if isinstance(code, str) else None
         usual = 400 if name == "precondition" else 500 if known is None else known.status
         status = constant(node.arguments.get("status"), usual)
-        message = constant(node.arguments.get("message"), "")
+        message = constant(node.arguments.get("message"), node.step.function.by_name["message"].default)
         if isinstance(code, str) and not _is_caught(node, code):
             is_error = isinstance(status, int) and 400 <= status <= 599
             yield status if is_error else usual, code, message if isinstance(message, str) else ""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from streamstack.formats.items import LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
 from streamstack.language.values import to_json
-from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, read_arguments
+from streamstack.runtime.providers.conversation import Attachment, ToolCall, Turn, read_arguments
 from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, string, usage_of
 
 #: The version of the interface that is spoken here.
@@ -82,7 +82,7 @@ def _messages(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
 
 def _blocks(turn: Turn) -> list[dict[str, Any]]:
     if turn.role == "tool":
-        content = [_part(each) for each in turn.parts] if turn.images else turn.text
+        content = [_part(each) for each in turn.parts] if turn.attachments else turn.text
         result = {"type": "tool_result", "tool_use_id": turn.answers, "content": content}
         return [{**result, "is_error": True} if turn.failed else result]
     state = [dict(block) for block in turn.state("anthropic") if isinstance(block, Mapping)]
@@ -96,12 +96,14 @@ def _blocks(turn: Turn) -> list[dict[str, Any]]:
     return blocks
 
 
-def _part(raw: str | Image) -> dict[str, Any]:
+def _part(raw: str | Attachment) -> dict[str, Any]:
     if isinstance(raw, str):
         return {"type": "text", "text": raw}
+    source = {"type": "base64", "media_type": raw.media, "data": raw.data}
     if raw.url is not None:
-        return {"type": "image", "source": {"type": "url", "url": raw.url}}
-    return {"type": "image", "source": {"type": "base64", "media_type": raw.media, "data": raw.data}}
+        source = {"type": "url", "url": raw.url}
+    title = {"title": raw.name} if raw.is_document and raw.name else {}
+    return {"type": "document" if raw.is_document else "image", "source": source, **title}
 
 
 class _Block:

@@ -7,7 +7,7 @@ of the AI SDK (`parts` of its UI messages, `tool-call` and `tool-result` of its 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -29,6 +29,9 @@ _PICTURES: Final = (
     (b"GIF8", "image/gif"),
     (b"RIFF", "image/webp"),
 )
+PDF: Final = "application/pdf"
+#: Media types of documents that are sent as text.
+_TEXTS: Final = ("text/", "application/json", "application/xml", "application/yaml")
 _THINKING: Final = ("thinking", "redacted_thinking")
 #: Where OpenAI-compatible servers put what they need back beside a message.
 _OPENAI_STATE: Final = ("reasoning_details", "thinking_blocks", "extra_content")
@@ -37,13 +40,19 @@ _FOR_READERS: Final = frozenset({"step-start", "source-url", "source-document"})
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """A picture: where it is, or its bytes in base64 with their media type, or the file that holds them."""
+class Attachment:
+    """A picture or a PDF: where it is, or its bytes in base64 with their media type, or the file that holds them."""
 
     url: str | None = None
     data: str = ""
     media: str = ""
     file: File | None = None
+    name: str = ""
+
+    @property
+    def is_document(self) -> bool:
+        """Whether it is a PDF."""
+        return self.media == PDF
 
     @property
     def address(self) -> str:
@@ -82,7 +91,7 @@ class Turn:
     """
 
     role: str
-    parts: tuple[str | Image, ...] = ()
+    parts: tuple[str | Attachment, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     answers: str = ""
     name: str = ""
@@ -93,12 +102,12 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The text of it, without pictures."""
+        """The text of it, without attachments."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
-    def images(self) -> tuple[Image, ...]:
-        return tuple(part for part in self.parts if isinstance(part, Image))
+    def attachments(self) -> tuple[Attachment, ...]:
+        return tuple(part for part in self.parts if isinstance(part, Attachment))
 
     def state(self, provider: str) -> tuple[Any, ...]:
         """Return what the provider sent with this message and needs back; empty where another one did."""
@@ -144,23 +153,24 @@ def read_system(system: Any) -> str | None:
     return "\n\n".join(part for part in draft.parts if isinstance(part, str)) or None
 
 
-async def load_images(turns: tuple[Turn, ...], largest: int) -> tuple[Turn, ...]:
+async def load_attachments(turns: tuple[Turn, ...], largest: int) -> tuple[Turn, ...]:
     """Return the turns with the bytes of files in them, of which there may be ``largest`` in all.
 
-    Raises RunError ``invalid-input`` for a file that is not a picture, or too large.
+    Raises RunError ``invalid-input`` for a file that is not a picture, or not a document, or too large.
     """
     loaded = []
     for turn in turns:
-        parts: list[str | Image] = []
+        parts: list[str | Attachment] = []
         for part in turn.parts:
-            if isinstance(part, Image) and part.file is not None:
+            if isinstance(part, Attachment) and part.file is not None:
                 largest -= part.file.size
                 if largest < 0:
-                    message = f"the picture `{part.file.name}` is too large for a request to a model"
+                    message = f"the file `{part.file.name}` is too large for a request to a model"
                     raise RunError("invalid-input", message, final=True)
                 try:
-                    part = _image_of(  # noqa: PLW2901
-                        await part.file.read(), part.file.content_type, f"the file `{part.file.name}`"
+                    read = _document_of if part.is_document else _image_of
+                    part = read(  # noqa: PLW2901
+                        await part.file.read(), part.file.content_type, f"the file `{part.file.name}`", part.file.name
                     )
                 except RunError as error:  # whatever a definition does with a file, a client chose it
                     raise RunError("invalid-input", error.message, final=True) from error
@@ -169,12 +179,12 @@ async def load_images(turns: tuple[Turn, ...], largest: int) -> tuple[Turn, ...]
     return tuple(loaded)
 
 
-def images_apart(turns: tuple[Turn, ...]) -> Iterable[Turn]:
-    """Yield the turns, with the pictures that tools returned in a user's message: most APIs take a text from a tool."""
-    waiting: list[Image] = []
+def attachments_apart(turns: tuple[Turn, ...]) -> Iterable[Turn]:
+    """Yield the turns, with attachments that tools returned in a user's message: most APIs take a text from a tool."""
+    waiting: list[Attachment] = []
     for turn in turns:
         if turn.role == "tool":
-            waiting += turn.images
+            waiting += turn.attachments
         elif waiting:
             yield Turn("user", tuple(waiting))
             waiting = []
@@ -208,13 +218,13 @@ class _Draft:
 
     role: str
     turns: list[Turn] = field(default_factory=list)
-    parts: list[str | Image] = field(default_factory=list)
+    parts: list[str | Attachment] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: list[Turn] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     blocks: list[Mapping[str, Any]] = field(default_factory=list)  # the same, as Anthropic wants it back
 
-    def say(self, part: str | Image) -> None:
+    def say(self, part: str | Attachment) -> None:
         if self.role == "assistant" and self.results:
             self.flush()
         self.parts.append(part)
@@ -234,7 +244,7 @@ class _Draft:
         self.calls.append(call)
         self.blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": call.object})
 
-    def answer(self, answers: str, parts: tuple[str | Image, ...], *, failed: bool = False) -> None:
+    def answer(self, answers: str, parts: tuple[str | Attachment, ...], *, failed: bool = False) -> None:
         self.results.append(Turn("tool", parts, answers=answers, failed=failed))
 
     def flush(self, **more: Any) -> None:
@@ -317,6 +327,8 @@ def _read_part(draft: _Draft, part: Any, place: str) -> None:
             draft.say(text)
     elif what in ("image", "image_url", "input_image") or (what == "file" and _media(part).startswith("image/")):
         draft.say(_read_image(part, place))
+    elif what in ("document", "file", "input_file"):
+        draft.say(_read_document(part, place))
     elif what in _THINKING or what == "reasoning":
         _read_thinking(draft, part)
     elif "tool" in what and _read_tool(draft, part, what, place):
@@ -351,8 +363,8 @@ def _read_tool(draft: _Draft, part: Mapping[str, Any], what: str, place: str) ->
 
 def _no_part(place: str) -> RunError:
     return _refuse(
-        f"`{place}` is not a message part: write {{type: text, text: ...}}, {{type: image, url: ...}} or "
-        "{type: image, from: ...}"
+        f"`{place}` is not a message part: write {{type: text, text: ...}}, {{type: image, url: ...}}, "
+        "{type: image, from: ...} or {type: document, from: ...}"
     )
 
 
@@ -398,7 +410,7 @@ def _read_tool_part(draft: _Draft, part: Mapping[str, Any], place: str) -> None:
         draft.answer(call.id, _result(part.get("output", part.get("result")), place))
 
 
-def _result(content: Any, place: str) -> tuple[str | Image, ...]:
+def _result(content: Any, place: str) -> tuple[str | Attachment, ...]:
     """Return what a tool gave: a text, or the parts of a list; JSON for anything else."""
     if isinstance(content, Mapping) and content.get("type") in ("text", "json", "error-text", "error-json", "content"):
         content = content.get("value")  # as the AI SDK wraps it
@@ -407,13 +419,14 @@ def _result(content: Any, place: str) -> tuple[str | Image, ...]:
     if isinstance(content, (list, tuple)) and content:
         kinds = [each.get("type", "text") if isinstance(each, Mapping) else "" for each in content]
         if all(
-            what in ("image", "image_url") or (what == "text" and isinstance(each.get("text"), str))
+            what in ("image", "image_url", "document") or (what == "text" and isinstance(each.get("text"), str))
             for what, each in zip(kinds, content, strict=True)
         ):
-            return tuple(
-                each["text"] if what == "text" else _read_image(each, place)
-                for what, each in zip(kinds, content, strict=True)
-            )
+            read: Mapping[str, Callable[[Mapping[str, Any], str], str | Attachment]] = {
+                "text": lambda each, _: str(each["text"]),
+                "document": _read_document,
+            }
+            return tuple(read.get(what, _read_image)(each, place) for what, each in zip(kinds, content, strict=True))
     return (to_json(content).decode(),)
 
 
@@ -422,7 +435,7 @@ def _media(part: Mapping[str, Any]) -> str:
     return media if isinstance(media, str) else ""
 
 
-def _read_image(part: Mapping[str, Any], place: str) -> Image:
+def _read_image(part: Mapping[str, Any], place: str) -> Attachment:
     if "from" in part:
         return _image_from(part["from"], _media(part), place)
     source = part.get("source")
@@ -437,15 +450,15 @@ def _read_image(part: Mapping[str, Any], place: str) -> Image:
     if isinstance(data, str) and data.startswith(("http://", "https://", _DATA)):
         return _image_at(data)
     if isinstance(data, str) and _media(part):
-        return Image(data=data, media=_media(part))
+        return Attachment(data=data, media=_media(part))
     if isinstance(data, bytes):
         return _image_of(data, _media(part), f"`{place}`")
     raise _refuse(f"`{place}` needs `url`, `from` with a file, or `data` and `contentType`")
 
 
-def _image_from(source: Any, media: str, place: str) -> Image:
+def _image_from(source: Any, media: str, place: str) -> Attachment:
     if isinstance(source, File):
-        return Image(file=source)
+        return Attachment(file=source)
     if isinstance(source, bytes):
         return _image_of(source, media, f"`{place}.from`")
     if isinstance(source, str):
@@ -453,7 +466,7 @@ def _image_from(source: Any, media: str, place: str) -> Image:
     raise _refuse(f"`{place}.from` is {a_kind(source)}: it is a file, bytes or a URL")
 
 
-def _image_of(data: bytes, media: str, name: str) -> Image:
+def _image_of(data: bytes, media: str, name: str, file_name: str = "") -> Attachment:
     """Return the picture that bytes are: of the type that they begin like, else of the one that is declared."""
     known = next((known for begin, known in _PICTURES if data.startswith(begin)), "")
     if known == "image/webp" and data[8:12] != b"WEBP":
@@ -461,14 +474,57 @@ def _image_of(data: bytes, media: str, name: str) -> Image:
     media = known or media
     if not media.startswith("image/"):
         raise _refuse(f"{name} is not a picture: PNG, JPEG, GIF and WebP are understood")
-    return Image(data=base64.b64encode(data).decode(), media=media)
+    return Attachment(data=base64.b64encode(data).decode(), media=media, name=file_name)
 
 
-def _image_at(address: str) -> Image:
+def _image_at(address: str) -> Attachment:
     head, comma, data = address.partition(",")
     if head.startswith(_DATA) and comma and head.endswith(";base64"):
-        return Image(data=data, media=head[len(_DATA) : -len(";base64")])
-    return Image(url=address)
+        return Attachment(data=data, media=head[len(_DATA) : -len(";base64")])
+    return Attachment(url=address)
+
+
+def _read_document(part: Mapping[str, Any], place: str) -> str | Attachment:
+    """Return a PDF, or the text that another document is."""
+    source, file = part.get("source"), part.get("file")
+    if isinstance(source, Mapping):  # as Anthropic writes it
+        if source.get("type") == "text" and isinstance(source.get("data"), str):
+            return str(source["data"])
+        part = {"filename": part.get("title"), "mediaType": source.get("media_type"), **source}
+    elif isinstance(file, Mapping):  # as OpenAI's Chat Completions write it
+        part = file
+    named = part.get("filename", part.get("name"))
+    name = named if isinstance(named, str) else ""
+    found = (part[key] for key in ("from", "url", "file_url", "file_data", "data") if part.get(key) is not None)
+    data = next(found, None)
+    if isinstance(data, File):
+        return Attachment(file=data, media=PDF)
+    if isinstance(data, str) and data.startswith(("http://", "https://")):
+        return Attachment(url=data, media=PDF, name=name)
+    media = _media(part)
+    if isinstance(data, str) and data.startswith(_DATA):
+        head, _, data = data.partition(",")
+        media = head[len(_DATA) :].partition(";")[0]
+    if isinstance(data, str):
+        try:
+            data = base64.b64decode(data, validate=True)
+        except ValueError:
+            raise _refuse(f"`{place}` holds data that is not base64") from None
+    if isinstance(data, bytes):
+        return _document_of(data, media, f"`{place}`", name)
+    raise _refuse(f"`{place}` needs `url`, `from` with a file, or `data` and `contentType`")
+
+
+def _document_of(data: bytes, media: str, name: str, file_name: str = "") -> str | Attachment:
+    """Return the PDF that bytes are, or their text where it is declared."""
+    if data.startswith(b"%PDF-"):
+        return Attachment(data=base64.b64encode(data).decode(), media=PDF, name=file_name)
+    if media.startswith(_TEXTS):
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise _refuse(f"{name} is not UTF-8") from None
+    raise _refuse(f"{name} is not a document that models read: PDF and text are understood")
 
 
 def _read_call(call: Any, place: str) -> ToolCall:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, STOP, TOOL_CALLS, Item
 from streamstack.language.values import to_json
-from streamstack.runtime.providers.conversation import Image, ToolCall, Turn, images_apart, read_arguments
+from streamstack.runtime.providers.conversation import Attachment, ToolCall, Turn, attachments_apart, read_arguments
 from streamstack.runtime.providers.provider import MADE, AnswerReader, Chat, Provider, made_id, part, parts, string
 
 _REASONS: Final = {
@@ -65,7 +65,7 @@ def _body(chat: Chat) -> dict[str, Any]:
 def _contents(turns: tuple[Turn, ...]) -> list[dict[str, Any]]:
     """Return the contents: turns of one role are one, as the answers to several calls have to be."""
     contents: list[dict[str, Any]] = []
-    for turn in images_apart(turns):
+    for turn in attachments_apart(turns):
         if turn.role in ("system", "developer"):
             continue
         role = "model" if turn.role == "assistant" else "user"
@@ -94,11 +94,11 @@ def _parts(turn: Turn) -> list[dict[str, Any]]:
         return state  # each signature belongs to its part
     found: list[dict[str, Any]] = []
     for each in turn.parts:
-        if not isinstance(each, Image):
+        if not isinstance(each, Attachment):
             if each:
                 found.append({"text": each})
         elif each.url is not None:
-            found.append({"fileData": {"fileUri": each.url}})
+            found.append({"fileData": {"fileUri": each.url, **({"mimeType": each.media} if each.media else {})}})
         else:
             found.append({"inlineData": {"mimeType": each.media, "data": each.data}})
     return found + [_call_part(call) for call in turn.calls]

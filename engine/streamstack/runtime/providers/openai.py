@@ -15,7 +15,7 @@ import orjson
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, TOOL_CALLS, Item
 from streamstack.language.values import to_json
-from streamstack.runtime.providers.conversation import Image, Turn, images_apart
+from streamstack.runtime.providers.conversation import Attachment, Turn, attachments_apart
 from streamstack.runtime.providers.provider import (
     AnswerReader,
     Chat,
@@ -63,7 +63,7 @@ def _body(chat: Chat) -> dict[str, Any]:
     messages: list[dict[str, Any]] = []
     if chat.system:
         messages.append({"role": "system", "content": chat.system})
-    messages += (_message(turn, own=chat.own) for turn in images_apart(chat.turns))
+    messages += (_message(turn, own=chat.own) for turn in attachments_apart(chat.turns))
     body: dict[str, Any] = {
         "model": chat.model,
         "messages": messages,
@@ -94,13 +94,8 @@ def _message(turn: Turn, *, own: bool) -> dict[str, Any]:
     if turn.role == "tool":
         return {"role": "tool", "tool_call_id": turn.answers, "content": turn.text}
     message: dict[str, Any] = {"role": turn.role, "content": turn.text}
-    if turn.images:
-        message["content"] = [
-            {"type": "image_url", "image_url": {"url": each.address}}
-            if isinstance(each, Image)
-            else {"type": "text", "text": each}
-            for each in turn.parts
-        ]
+    if turn.attachments:
+        message["content"] = [_content_part(each) for each in turn.parts]
     if turn.calls:
         message["content"] = message["content"] or None
         message["tool_calls"] = [
@@ -110,6 +105,14 @@ def _message(turn: Turn, *, own: bool) -> dict[str, Any]:
     if not own:  # OpenAI sends none of it, and refuses fields that it does not know
         _restore(message, next(iter(turn.state("openai")), None), turn.thoughts)
     return message
+
+
+def _content_part(part: str | Attachment) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if part.is_document:
+        return {"type": "file", "file": {"filename": part.name or "document.pdf", "file_data": part.address}}
+    return {"type": "image_url", "image_url": {"url": part.address}}
 
 
 def _restore(message: dict[str, Any], state: Any, thoughts: str) -> None:
@@ -186,7 +189,12 @@ class OpenAIReader(AnswerReader):
         self._thoughts = ""  # the field that the reasoning comes in
         self._blocks: dict[str, list[dict[str, Any]]] = {}
         self._extra: Any = None
-        self._cumulative = False  # messages in place of deltas hold all that has come so far
+        self._cumulative = False  # messages, and deltas as well if it was asked for, hold all that has come so far
+        self._whole_deltas = False
+
+    def begin(self, body: Mapping[str, Any]) -> None:
+        # Alibaba Cloud's Model Studio (DashScope); false is the default of some of its models' own API.
+        self._whole_deltas = self._cumulative = body.get("incremental_output") is False
 
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         if data.get("error"):
@@ -205,7 +213,9 @@ class OpenAIReader(AnswerReader):
         if choice.get("error") or said == "error":
             raise self.fail(choice, choice.get("error") or {"type": "error"})
         delta = choice.get("delta")
-        if type(delta) is dict and delta:
+        if type(delta) is dict and delta and self._whole_deltas:
+            self._take_message(delta, items, final=bool(said), whole=True)
+        elif type(delta) is dict and delta:
             text = delta.get("content")
             # Most hold a piece of the text and nothing else.
             if len(delta) > 1 or type(text) is not str:
@@ -217,7 +227,7 @@ class OpenAIReader(AnswerReader):
         if said:
             self.said = said
 
-    def _take_message(self, message: Mapping[str, Any], items: list[Item], *, final: bool) -> None:
+    def _take_message(self, message: Mapping[str, Any], items: list[Item], *, final: bool, whole: bool = False) -> None:
         """Read a message in place of a delta: a piece like any other, or all that has come so far."""
         for field, now in (("content", self.reply.text), *((name, self.reply.reasoning) for name in _THOUGHTS)):
             text = string(message, field)
@@ -225,11 +235,11 @@ class OpenAIReader(AnswerReader):
                 self._cumulative = True
                 message = {**message, field: text[len(now) :]}
         if message:
-            self._take_more(message, items, whole=final)
+            self._take_more(message, items, whole=final or whole)
             self.reply.add_text(string(message, "content"), items)
 
     def piece(self, data: Mapping[str, Any]) -> str | None:
-        if self.said is not None or data.get("error") or data.get("usage"):
+        if self.said is not None or self._whole_deltas or data.get("error") or data.get("usage"):
             return None
         choices = data.get("choices")
         if type(choices) is not list or len(choices) != 1 or type(choices[0]) is not dict:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from streamstack.formats.items import CONTENT_FILTER, LENGTH, OTHER, REFUSAL, STOP, Item
 from streamstack.language.values import to_json
-from streamstack.runtime.providers.conversation import Image, Turn, images_apart
+from streamstack.runtime.providers.conversation import Attachment, Turn, attachments_apart
 from streamstack.runtime.providers.openai import PROVIDER as OPENAI
 from streamstack.runtime.providers.openai import bearer
 from streamstack.runtime.providers.provider import AnswerReader, Chat, Provider, made_id, part, parts, string, usage_of
@@ -21,7 +21,7 @@ _INCOMPLETE: Final = {"max_output_tokens": LENGTH, "content_filter": CONTENT_FIL
 def _body(chat: Chat) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": chat.model,
-        "input": [item for turn in images_apart(chat.turns) for item in _items(turn)],
+        "input": [item for turn in attachments_apart(chat.turns) for item in _items(turn)],
         "stream": True,
     }
     if chat.system:
@@ -58,19 +58,23 @@ def _items(turn: Turn) -> Iterator[dict[str, Any]]:
     for before, items in thoughts.items():
         if before not in ids:
             yield from items
-    if turn.images:
-        content = [
-            {"type": "input_image", "image_url": each.address, "detail": "auto"}
-            if isinstance(each, Image)
-            else {"type": "input_text", "text": each}
-            for each in turn.parts
-        ]
-        yield {"role": turn.role, "content": content}
+    if turn.attachments:
+        yield {"role": turn.role, "content": [_content_part(each) for each in turn.parts]}
     elif turn.parts or not turn.calls:
         yield {"role": turn.role, "content": turn.text}
     for call in turn.calls:
         yield from thoughts.get(call.id, ())
         yield {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.json}
+
+
+def _content_part(part: str | Attachment) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "input_text", "text": part}
+    if not part.is_document:
+        return {"type": "input_image", "image_url": part.address, "detail": "auto"}
+    if part.url is not None:
+        return {"type": "input_file", "file_url": part.url}
+    return {"type": "input_file", "filename": part.name or "document.pdf", "file_data": part.address}
 
 
 class ResponsesReader(AnswerReader):

@@ -204,6 +204,9 @@ class AnswerReader(ABC):
         self.ended = False
         self.said: str | None = None
 
+    def begin(self, body: Mapping[str, Any]) -> None:  # noqa: B027  (most have nothing to learn)
+        """Learn from the request how its answer comes. ``body`` holds the author's `options`."""
+
     @abstractmethod
     def take(self, data: Mapping[str, Any], items: list[Item]) -> None:
         """Add the items that an event's data gives.

@@ -95,7 +95,7 @@ def _text(chat: Chat) -> str:
         return f"The tool {turn.name or turn.answers} returned {turn.text}."
     words = turn.text.split()
     said = " ".join(words[:_REPEATED]) + ("…" if len(words) > _REPEATED else "")
-    beside = f" (and sent {len(turn.images)} image{'s' * (len(turn.images) > 1)})" if turn.images else ""
+    beside = f" (and sent {len(turn.attachments)} file{'s' * (len(turn.attachments) > 1)})" if turn.attachments else ""
     return (
         f"You said{beside}: “{said}” This is a simulated answer in place of {chat.model}. It needs no key and no "
         "network, it depends on your messages alone, and it arrives word by word, as the answer of a model does. Name "
