@@ -44,7 +44,7 @@ help: ## List these targets
 serve: $(RUNTIME) ## Serve definitions/ on http://127.0.0.1:8080 (DIR=another/folder, ARGS="--port 9000 --dev")
 	@$(BIN)/streamstack serve $(DIR) $(ARGS)
 
-test: lint types pytest test-definitions ## Check style and types, then run all tests
+test: lint types test-definitions pytest ## Check style and types, then run all tests
 
 lint: $(DEV) ## Check style and layout (ruff)
 	@$(BIN)/ruff check --quiet .

@@ -469,11 +469,11 @@ def group_of(made: type, **options: Any) -> Group:
 
 
 def shown_default(field: Field) -> Any:
-    """Return a default as authors write it: 1.0 of a duration, which is seconds, as `1s`."""
+    """Return a default as authors write it: 1.0 of a duration, which is seconds, as `1s`; None for an empty text."""
     wanted, default = field.type, field.default
     if isinstance(wanted, (Bound, Constant)) and type(default) in (int, float):
         return shown(wanted.kind, default)
-    return default
+    return None if default == "" else default
 
 
 def is_null(node: Node | None) -> bool:

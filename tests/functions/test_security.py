@@ -189,7 +189,7 @@ functionStack:
 response: << genuine >>
 """
     clock = {"now": signed_at}
-    monkeypatch.setattr("streamstack.functions.security.time", lambda: clock["now"])
+    monkeypatch.setattr("streamstack.clock.time", lambda: clock["now"])
     async with project(tmp_path, "{}", definition, {}) as server:
 
         async def genuine(body: str = body, secret: str = secret, **changed: str) -> Any:

@@ -76,7 +76,8 @@ SHADOWS = ("exec", "__import__", "emit", "class", "None", "run", "v_x", "ｅmit"
 ATTRIBUTES = frozenset(
     {"emit", "drain", "done", "respond", "count", "bytes", "sent_at", "request", "auth", "context"}
     | {"env", "settings", "id", "elapsed_ms", "started", "outcome", "after", "yield_to_loop", "slice_ends"}
-    | {"batch", "close", "length", "turn", "value", "sink", "join"}
+    | {"monotonic", "perf_counter"}
+    | {"batch", "close", "length", "schedule", "value", "sink", "join"}
 )
 _OWN = re.compile(r"v_(\d+_)?[A-Za-z_][A-Za-z0-9_]*|[A-Za-z_]+_\d+|_b|run|sink|emit|drain|index")
 _FIXED = frozenset(

@@ -695,7 +695,7 @@ def _explain(line: bytes, failure: BaseException | None) -> tuple[int, str] | No
         return None
     name = method[:20].decode()
     if version.startswith(b"HTTP/") and version not in _VERSIONS:
-        return 400, "this server speaks HTTP/1.1 and HTTP/1.0 only"
+        return 400, "the version of HTTP must be 1.1 or 1.0"
     if name.upper() in HTTPMethod.__members__ and name.upper() != name:
         return 405, f"methods are written in capital letters: {name.upper()}"
     if target == b"*":
