@@ -271,6 +271,36 @@ def test_clients_authenticate(tmp_path: Path) -> None:
     assert wrong.startswith("`auth` has no use: this endpoint has no `authentication`")
 
 
+@pytest.mark.parametrize(
+    ("body", "expected", "same"),
+    [
+        ("{a: {}}", "{a: {n: null}}", True),
+        ("{n: 5}", "{n: '5'}", True),
+        ("{n: 5, m: 1}", "{n: 5}", True),
+        ("{n: [5]}", "{n: << value | length == 1 >>}", True),
+        ("{n: 'true'}", "{n: true}", False),
+        ("{n: 5}", "{n: << value.none.at >>}", False),
+        ("{n: 5}", "'{\"n\":5}'", True),
+        ("{n: 5}", "'{\"n\":6}'", False),
+    ],
+)
+def test_bodies_of_calls_are_compared_alike(tmp_path: Path, body: str, expected: str, *, same: bool) -> None:
+    """An upstream's `match.body` holds where the same `body` holds among the expected calls."""
+    api = f"""\
+method: GET
+path: /ask
+responseType: json
+functionStack:
+  - http.request: {{url: "http://one.example.org/", method: POST, json: {body}}}
+response: {{}}
+"""
+    upstream = "match: {url: 'http://*'%s}, respond: {body: {}}"
+    test = "upstreams: [{%s}]\nrequest: {path: /ask}\nexpect: {calls: [{url: 'http://*'%s}]}\n"
+    written = f", body: {expected}"
+    assert (run_one(tmp_path, api, test % (upstream % "", written)) == "") is same
+    assert (run_one(tmp_path, api, test % (upstream % written, "")) == "") is same
+
+
 DATABASE = """\
 method: POST
 path: /items

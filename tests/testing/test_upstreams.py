@@ -296,7 +296,8 @@ def test_urls_of_match(pattern: str, url: str, *, means: bool) -> None:
         ({"body": {"c": [1, Expected("", MARK, lambda value: value > 1)]}}, True),
         ({"body": {"c": [1]}}, False),
         ({"body": {"c": Expected("", MARK, fails)}}, False),
-        ({"body": {"d": None}}, False),
+        ({"body": {"d": None}}, True),
+        ({"body": {"a": None}}, False),
     ],
 )
 async def test_match(match: dict[str, Any], *, answers: bool) -> None:

@@ -93,6 +93,7 @@ class Respond:
         stall_after: Where nothing more comes, though the connection stays.
         reset: A cut is a reset of the connection (RST), not its end.
         refuse: The connection is refused.
+        invalid_after: How many events are followed by one that can't be read: a fault of sweeps only.
     """
 
     mark: Mark
@@ -108,6 +109,7 @@ class Respond:
     stall_after: Place | None = None
     reset: bool = False
     refuse: bool = False
+    invalid_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

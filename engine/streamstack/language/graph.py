@@ -548,6 +548,15 @@ def reached(name: str, functions: Mapping[str, FunctionDefinition]) -> Iterator[
                     waiting.append(each)
 
 
+def steps_with_called(stack: Stack, functions: Mapping[str, FunctionDefinition]) -> Iterator[Step]:
+    """Yield the steps of a stack, and those of the functions that it calls."""
+    for step in steps_of(stack):
+        yield step
+        for name in called_by(step):
+            for function in reached(name, functions):
+                yield from steps_of(function.stack)
+
+
 # -- edges
 
 

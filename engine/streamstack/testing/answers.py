@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import struct
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from http import HTTPStatus
 from itertools import accumulate
 from typing import Final, Protocol
 
@@ -17,6 +14,8 @@ import orjson
 from aiohttp import web
 
 from streamstack.language.cases import Piece, Place, Respond
+from streamstack.server import replies
+from streamstack.server.headers import BODILESS, status_line
 from streamstack.testing.calls import Call
 from streamstack.testing.models import Asking, encode
 
@@ -27,7 +26,8 @@ _LINE: Final = re.compile(rb"\r\n|\n|\r(?!\n)")
 _LEAD: Final = re.compile(rb"[\xc2-\xf4]")
 #: What a body that is sent without a Content-Type begins with, if it consists of events.
 _SSE: Final = re.compile(rb"(?:data|event|id|retry|):")
-_BODILESS: Final = frozenset({204, 304})
+#: The beginning of a JSON text that has no end.
+INVALID: Final = b'{"broken'
 
 
 class AnswerError(Exception):
@@ -70,11 +70,13 @@ class Fault:
     invalid_after: int | None = None
 
     def change(self, respond: Respond) -> Respond:
-        """Return the answer as it is sent, but for the invalid event."""
+        """Return the answer as it is sent."""
         if self.respond is not None:
             return self.respond
         if self.refuse:
             return replace(respond, refuse=True)
+        if self.invalid_after is not None:
+            return replace(respond, invalid_after=self.invalid_after)
         if self.cut_after is None and self.stall_after is None:
             return respond
         return replace(respond, cut_after=self.cut_after, stall_after=self.stall_after, reset=self.reset)
@@ -211,21 +213,17 @@ class Answer:
         transport.set_write_buffer_limits(high=1, low=0)
         drain: Callable[[], Awaitable[None]] = request.writer.drain
         await _sleep(self.first_after)
+        last = _LAST_CHUNK if self.ending == "end" and self.chunked else b""
         held = self.head
-        for number, piece in enumerate(self.pieces, 1):
-            if piece.after or (number > 1 and not held):
+        for number, piece in enumerate(self.pieces or (Piece(b""),), 1):
+            if number > 1 or piece.after:
                 await _write(transport, held, drain)
                 held = b""
                 await _sleep(piece.after)
-            held += self._framed(piece.data)
-            if self.ending == "end" and self.chunked and number == len(self.pieces):
-                held += _LAST_CHUNK
+            held += self._framed(piece.data) + (last if number >= len(self.pieces) else b"")
             await _write(transport, held, drain)
             held = b""
-            call.sent += 1
-        if self.ending == "end" and self.chunked and not self.pieces:
-            held += _LAST_CHUNK
-        await _write(transport, held, drain)
+            call.sent = min(number, len(self.pieces))
         loop = asyncio.get_running_loop()
         if self.ending == "stall":
             await loop.create_future()
@@ -254,13 +252,10 @@ async def _write(transport: asyncio.WriteTransport, data: bytes, drain: Callable
 
 def disconnect(transport: asyncio.WriteTransport, *, reset: bool) -> None:
     """Close a connection, with ``reset`` by RST."""
-    if not reset:
+    if reset:
+        replies.reset(transport)
+    else:
         transport.close()
-        return
-    plug = transport.get_extra_info("socket")
-    if plug is not None:
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
 
 
 class Written(web.StreamResponse):
@@ -281,7 +276,16 @@ class Written(web.StreamResponse):
         """Do nothing: all is sent."""
 
 
-def make_answer(respond: Respond, asking: Asking, method: str, fault: Fault | None = None) -> Answer:
+def ending_of(respond: Respond) -> tuple[Place | None, str]:
+    """Return where an answer stops before its end, None if it does not, and its ``ending``."""
+    if respond.cut_after is None and respond.stall_after is not None:
+        return respond.stall_after, "stall"
+    if respond.reset:
+        return respond.cut_after, "reset"
+    return respond.cut_after, "end" if respond.cut_after is None else "close"
+
+
+def make_answer(respond: Respond, asking: Asking, method: str) -> Answer:
     """Return what is sent for an answer.
 
     Raises AnswerError for one that can't be sent as it is written.
@@ -289,9 +293,9 @@ def make_answer(respond: Respond, asking: Asking, method: str, fault: Fault | No
     headers = list(respond.headers)
     names = {name.lower() for name, _ in headers}
     body, whole = _body(respond, asking, _value(headers, "content-type"))
-    if fault is not None and fault.invalid_after is not None:
-        body = body.insert(fault.invalid_after, invalid_event(body.content_type))
-    empty = method == "HEAD" or respond.status in _BODILESS or respond.status < 200
+    if respond.invalid_after is not None:
+        body = body.insert(respond.invalid_after, _invalid_event(body.content_type))
+    empty = method == "HEAD" or respond.status in BODILESS or respond.status < 200
     if "content-type" not in names and body.data:
         headers.insert(0, ("Content-Type", body.content_type))
     chunked = "chunked" in (_value(headers, "transfer-encoding") or "").lower()
@@ -299,17 +303,11 @@ def make_answer(respond: Respond, asking: Asking, method: str, fault: Fault | No
     if not empty and not chunked and "content-length" not in names and not closes:
         chunked = not whole
         headers.append(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body.data))))
-    stop = respond.cut_after or respond.stall_after
+    stop, ending = ending_of(respond)
     pieces = body.pieces if stop is None else body.until(body.offset(stop))
-    ending = "end"
-    if respond.stall_after is not None and respond.cut_after is None:
-        ending = "stall"
-    elif stop is not None or respond.reset:
-        ending = "reset" if respond.reset else "close"
-    head = f"HTTP/1.1 {respond.status} {_phrase(respond.status)}\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
     return Answer(
-        head=head.encode("utf-8", "surrogateescape"),
+        head=status_line(respond.status) + lines.encode("utf-8", "surrogateescape"),
         pieces=() if empty else pieces,
         first_after=respond.first_after,
         chunked=chunked and not empty,
@@ -342,17 +340,10 @@ def _body(respond: Respond, asking: Asking, content_type: str | None) -> tuple[B
     return body, not body.content_type.startswith("text/event-stream")
 
 
-def invalid_event(content_type: str) -> bytes:
+def _invalid_event(content_type: str) -> bytes:
     """Return an event of a stream that is not JSON, though it begins so."""
-    return b'data: {"broken\n\n' if content_type.startswith("text/event-stream") else b'{"broken\n'
+    return b"data: %b\n\n" % INVALID if content_type.startswith("text/event-stream") else INVALID + b"\n"
 
 
 def _value(headers: list[tuple[str, str]], name: str) -> str | None:
     return next((value for each, value in headers if each.lower() == name), None)
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Unknown"

@@ -166,7 +166,7 @@ class _Conversation:
     async def leave_at_once(self) -> None:
         """Send the whole request, and close the connection."""
         host, port = self._url.host, self._url.port
-        reader, writer = await asyncio.open_connection(host, port)
+        _, writer = await asyncio.open_connection(host, port)
         self._headers.setdefault("Host", f"{host}:{port}")
         body = self._request.body or b"".join(piece.data for piece in self._request.pieces or ())
         if body:
@@ -177,7 +177,6 @@ class _Conversation:
         await writer.drain()
         writer.close()
         await writer.wait_closed()
-        del reader
         self.answer.left = True
 
     async def _send(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
@@ -41,6 +40,9 @@ class ApiContract:
             return []
         found: list[str] = []
         for what, item in islice(_items(media, bytes(answer.body), whole=answer.whole), _CHECKED):
+            if item is NOTHING:
+                found.append(f"{what} is not JSON")
+                continue
             found += [f"{what}: {f'`{path}` ' if path else ''}{message}" for path, message in check(item)]
             if len(found) >= _NAMED:
                 break
@@ -95,7 +97,7 @@ class ApiContract:
 
 
 def _items(media: str, body: bytes, *, whole: bool) -> Iterator[tuple[str, Any]]:
-    """Yield the items of a body that a schema describes, each with its name."""
+    """Yield the items of a body that a schema describes, each with its name; NOTHING for one that is not JSON."""
     if media == "text/event-stream":
         decoder = SseDecoder(largest=LARGEST, data="text")
         for number, item in enumerate(decoder.feed(body)):
@@ -104,6 +106,6 @@ def _items(media: str, body: bytes, *, whole: bool) -> Iterator[tuple[str, Any]]
     elif media.endswith(("ndjson", "jsonl")):
         lines = body.split(b"\n")
         for number, line in enumerate(lines[:-1]):
-            yield f"line {number}", json.loads(line)
-    elif media.endswith("json") and whole and (value := parsed(body.decode("utf-8", "replace"))) is not NOTHING:
-        yield "the body", value
+            yield f"line {number}", parsed(line.decode("utf-8", "replace"))
+    elif media.endswith("json") and whole and body:
+        yield "the body", parsed(body.decode("utf-8", "replace"))

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from streamstack.server.replies import reset
+
 #: Codes that a client sends in the place of a protocol version (PostgreSQL 18, section 54.7).
 _SSL_REQUEST: Final = 80_877_103
 _GSS_REQUEST: Final = 80_877_104
@@ -99,7 +101,7 @@ class DatabaseRelay:
                     if self._done:
                         requests.write(message)
                         await answers.read(1)
-                    _reset(writer)
+                    reset(writer.transport)
                     break
             finally:
                 back.cancel()
@@ -135,12 +137,6 @@ def _place(address: Mapping[str, Any]) -> tuple[str, int]:
     query = dict(parse_qsl(url.query))
     host = address.get("host") or query.get("host") or unquote(url.hostname or "") or "localhost"
     return str(host), int(address.get("port") or query.get("port") or url.port or _PORT)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    plug = writer.get_extra_info("socket")
-    plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,7 +1,4 @@
-"""Compare what happened in a test with what was expected.
-
-Values are equal where they stand; objects may have more keys than are expected.
-"""
+"""Compare what happened in a test with what was expected."""
 
 from __future__ import annotations
 
@@ -13,8 +10,9 @@ from typing import Any, Final
 from streamstack.errors import Mark, RunError
 from streamstack.language.cases import Case, Exchange, Expected, ExpectedCall
 from streamstack.language.values import MISSING, to_json, to_text
-from streamstack.testing.calls import Call, fits_headers, fits_url
+from streamstack.testing.calls import Call, body_differs, fits_headers, fits_url
 from streamstack.testing.client import Answer, Chunk, pieces_of
+from streamstack.testing.comparison import counted, differs, shown
 from streamstack.testing.runner import Observation
 
 #: Seconds that times may differ: under a virtual clock, and by real time, where others keep the machine busy.
@@ -24,8 +22,7 @@ REAL_TOLERANCE: Final = 0.25
 CHUNK_KEYS: Final = frozenset({"content", "event", "id", "metadata", "at"})
 #: Chunks that are shown before and after those that differ.
 _AROUND: Final = 2
-#: Characters of a value that are shown, and lines of a difference.
-_WIDEST: Final = 160
+#: Lines of a difference that are shown.
 _MOST_LINES: Final = 40
 
 
@@ -53,76 +50,6 @@ def check(case: Case, seen: Observation) -> list[Failure]:
     found += _failed_afters(case, seen)
     found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.faults)
     return found
-
-
-def differs(expected: Any, actual: Any, path: str = "") -> str:
-    """Return how a value differs from the expected one, "" where it does not."""
-    where = f"`{path}`: " if path else ""
-    if isinstance(expected, Expected):
-        try:
-            matched = expected.matches(actual)
-        except RunError as error:
-            return f"{where}{expected.text} fails: {error.message}; the value is {shown(actual)}"
-        return "" if matched else f"{where}{expected.text} does not hold for {shown(actual)}"
-    if isinstance(expected, Mapping):
-        if not isinstance(actual, Mapping):
-            return f"{where}expected an object, received {shown(actual)}"
-        for name, value in expected.items():
-            inner = f"{path}.{name}" if path else str(name)
-            if name not in actual:
-                if value is not None:
-                    return f"`{inner}` is missing; expected {shown(value)}"
-            elif reason := differs(value, actual[name], inner):
-                return reason
-        return ""
-    if isinstance(expected, (list, tuple)):
-        if not isinstance(actual, (list, tuple)):
-            return f"{where}expected a list, received {shown(actual)}"
-        if len(expected) != len(actual):
-            return f"{where}expected {_counted(len(expected), 'item')}, received {len(actual)}: {shown(actual)}"
-        found = (differs(one, other, f"{path}[{index}]") for index, (one, other) in enumerate(zip(expected, actual)))  # noqa: B905
-        return next((reason for reason in found if reason), "")
-    if _same(expected, actual):
-        return ""
-    return f"{where}expected {shown(expected)}, received {shown(actual)}"
-
-
-def _same(expected: Any, actual: Any) -> bool:
-    if isinstance(expected, bool) or isinstance(actual, bool) or expected is None or actual is None:
-        return expected is actual
-    if expected == actual:
-        return True
-    if isinstance(expected, str) == isinstance(actual, str) or any(
-        each is MISSING or isinstance(each, (Mapping, list, tuple)) for each in (expected, actual)
-    ):
-        return False
-    # In server-sent events, CSV and text a number is a text; dates, UUIDs and decimals are texts in JSON.
-    return to_text(expected) == to_text(actual)
-
-
-def shown(value: Any) -> str:
-    """Return a value on one line, as JSON where it has one."""
-    if value is MISSING:
-        return "nothing"
-    if isinstance(value, Expected):
-        return value.text
-    try:
-        text = to_json(_plain(value)).decode()
-    except RunError:
-        text = repr(value)
-    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}…"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Expected):
-        return value.text
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 # -------------------------------------------------------------------------------------- one exchange
@@ -249,7 +176,7 @@ class _Check:
         if not any(wrong) and len(expected) == len(chunks):
             return
         first = next((index for index, reason in enumerate(wrong) if reason), min(len(expected), len(chunks)))
-        message = f"`chunks`: expected {_counted(len(expected), 'chunk')}, received {len(chunks)}"
+        message = f"`chunks`: expected {counted(len(expected), 'chunk')}, received {len(chunks)}"
         if len(expected) == len(chunks):
             message = f"`chunks`: chunk {first} differs: {wrong[first]}"
         key = f"chunks.{first}" if f"chunks.{first}" in self._expect.marks else "chunks"
@@ -354,7 +281,7 @@ class _Check:
             name = f"{expected.method + ' ' if expected.method else ''}{expected.url}"
             failed = None
             if expected.count is not None and len(found) != expected.count:
-                failed = f"`calls`: {name}: expected {_counted(expected.count, 'call')}, received {len(found)}"
+                failed = f"`calls`: {name}: expected {counted(expected.count, 'call')}, received {len(found)}"
             elif expected.count is None and not found:
                 near = next((reason for reason in reasons if reason and not reason.startswith("`url`")), "")
                 failed = f"`calls`: {name} was not called" + (f" so: {near}" if near else "")
@@ -450,11 +377,8 @@ def call_differs(expected: ExpectedCall, call: Call) -> str:
         if not fits_headers({name: value}, call.headers):
             received = ", ".join(call.headers.getall(name, []))
             return f"header `{name}`: expected {shown(value)}, received {shown(received) if received else 'none'}"
-    if expected.body is not None:
-        text = isinstance(expected.body, str)
-        actual = call.body.decode("utf-8", "replace") if text else call.document
-        if reason := differs(expected.body, actual, "body"):
-            return reason
+    if expected.body is not None and (reason := body_differs(expected.body, call)):
+        return reason
     if expected.closed_early is not None and call.closed_early is not expected.closed_early:
         return f"`closedEarly`: {str(call.closed_early).lower()}"
     return ""

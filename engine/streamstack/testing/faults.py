@@ -22,11 +22,12 @@ import orjson
 from streamstack.connections.database.temporary import TestDatabases
 from streamstack.language.cases import Case, CaseClient, Place, Respond
 from streamstack.language.definition import Endpoint, Project, Step
-from streamstack.language.graph import called_by, constant, reached, steps_of
+from streamstack.language.graph import constant, steps_with_called
 from streamstack.language.values import MISSING
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.client import Answer, Chunk
+from streamstack.testing.comparison import counted
 from streamstack.testing.expectations import check
 from streamstack.testing.runner import Injection, Observation, RunEnd, run_case
 from streamstack.testing.session import TestProject
@@ -212,17 +213,17 @@ def _of_client(case: Case, index: int, answer: Answer) -> Iterator[Scenario]:
         return Scenario(name, kind, Injection(clients={index: CaseClient(**client, background=background)}))
 
     for count in _places(len(answer.chunks), _MOST_PLACES):
-        yield scenario(f"leave{whose} after {_counted(count, 'chunk')}", "leave", leave_after=count)
+        yield scenario(f"leave{whose} after {counted(count, 'chunk')}", "leave", leave_after=count)
     if answer.chunks:
         yield scenario(f"read{whose} slowly", "slow", read_delay=_READ_DELAY)
     if "X-Stream-Id" in answer.headers:
         for count in _places(len(answer.chunks) + 1, _MOST_PLACES)[1:]:
-            yield scenario(f"resume{whose} after {_counted(count, 'chunk')}", "resume", resume_after=count)
+            yield scenario(f"resume{whose} after {counted(count, 'chunk')}", "resume", resume_after=count)
             away = min(
                 answer.chunks[min(count + 1, len(answer.chunks) - 1)].at - answer.chunks[count - 1].at, _LONGEST_AWAY
             )
             if away > 0:
-                name = f"resume{whose} after {_counted(count, 'chunk')} and {away:g} s"
+                name = f"resume{whose} after {counted(count, 'chunk')} and {away:g} s"
                 yield scenario(name, "resume", resume_after=count, resume_delay=away)
 
 
@@ -240,11 +241,7 @@ def _places(count: int, most: int) -> list[int]:
 
 
 def _events(count: int) -> str:
-    return _counted(count, "event")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return counted(count, "event")
 
 
 # --------------------------------------------------------------------------------------- invariants
@@ -279,7 +276,7 @@ class Facts:
         """Read the facts off the steps of an endpoint, and of the functions that it calls."""
         if endpoint is None:
             return cls()
-        steps = [each for step in steps_of(endpoint.stack) for each in _with_called(step, project)]
+        steps = list(steps_with_called(endpoint.stack, project.functions))
         names = {step.function.name for step in steps}
         return cls(
             handles=any(map(_handles, steps)),
@@ -291,13 +288,6 @@ class Facts:
             first=endpoint.streaming.first_chunk_timeout,
             silence=endpoint.streaming.idle_timeout,
         )
-
-
-def _with_called(step: Step, project: Project) -> Iterator[Step]:
-    yield step
-    for name in called_by(step):
-        for function in reached(name, project.functions):
-            yield from steps_of(function.stack)
 
 
 def _handles(step: Step) -> bool:
@@ -546,7 +536,7 @@ class _Judge:
         for end in seen.ends.values():
             for each in end.afters:
                 if len(each.outcomes) != 1:
-                    yield f"an `after` ran {_counted(len(each.outcomes), 'time')}"
+                    yield f"an `after` ran {counted(len(each.outcomes), 'time')}"
                 elif each.outcomes != [_OF_RUNS.get(end.outcome, end.outcome)]:
                     yield f"an `after` ran with the outcome {each.outcomes[0]}, and the run is {end.outcome}"
         for happy, answer in zip(self._exchanges, seen.answers, strict=False):

@@ -9,7 +9,7 @@ from typing import Self
 from aiohttp import WSMsgType, web
 
 from streamstack.language.cases import Piece, Place, Respond
-from streamstack.testing.answers import AnswerError, Fault, disconnect
+from streamstack.testing.answers import INVALID, AnswerError, disconnect, ending_of
 from streamstack.testing.calls import Call
 
 
@@ -33,24 +33,20 @@ class MessageAnswer:
         return self.events
 
     @classmethod
-    def of(cls, respond: Respond, fault: Fault | None) -> Self:
+    def of(cls, respond: Respond) -> Self:
         """Return how an answer with ``messages`` is sent.
 
         Raises AnswerError for one that can't be sent as it is written.
         """
         messages = list(respond.messages or ())
-        if fault is not None and fault.invalid_after is not None:
-            messages.insert(fault.invalid_after, Piece(b'{"broken'))
-        stop = respond.cut_after or respond.stall_after
-        ending, partial = "end", b""
+        if respond.invalid_after is not None:
+            messages.insert(respond.invalid_after, Piece(INVALID))
+        stop, ending = ending_of(respond)
+        partial = b""
         whole = len(messages)
         if stop is not None:
             partial = _partial(messages, stop)
             messages = messages[: stop.count]
-        if respond.stall_after is not None and respond.cut_after is None:
-            ending = "stall"
-        elif stop is not None or respond.reset:
-            ending = "reset" if respond.reset else "close"
         return cls(tuple(messages), respond.headers, respond.first_after, ending, partial, whole)
 
     async def send(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:

@@ -50,14 +50,14 @@ class AnswerReader:
             self._decoder = TextDecoder()
 
     def feed(self, data: bytes) -> list[AnswerPart]:
-        """Feed bytes and yield the parts that they complete."""
+        """Feed bytes and return the parts that they complete."""
         if self.format == "json":
             self._document += data
             return []
         return [part for item in self._decoder.feed(data) for part in self._parts(item)]
 
     def close(self) -> list[AnswerPart]:
-        """Yield the parts that the end of the response completes."""
+        """Return the parts that the end of the response completes."""
         if self.format == "json":
             return list(_document_parts(self._document.decode("utf-8", "replace").strip()))
         return [part for item in self._decoder.finish() for part in self._parts(item)]

@@ -14,8 +14,8 @@ from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key, Method, digest_of
 from streamstack.language.cases import Case
-from streamstack.language.definition import ConstantArgument, Definition, Endpoint
-from streamstack.language.graph import steps_of
+from streamstack.language.definition import Endpoint
+from streamstack.language.graph import steps_with_called
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
@@ -62,13 +62,13 @@ class TestProject:
     _secrets: dict[str, str] = field(default_factory=dict)
     _contracts: dict[int, ApiContract] = field(default_factory=dict)
     _routes: Routes[Endpoint] = field(init=False)
-    _users: set[int] = field(init=False)  # the ids of definitions that use a database
+    _users: set[int] = field(init=False)  # the ids of steps that use a database
 
     def __post_init__(self) -> None:
         project = self.checked.project
         self._routes = Routes([(each.method, each.path, each) for each in project.endpoints])
         uses = uses_of(project, self.checked.settings.databases)
-        self._users = {id(found) for each in uses.values() for found, _ in each}
+        self._users = {id(step) for each in uses.values() for _, step in each}
 
     @classmethod
     def read(cls, root: Path, more: Iterable[Path] = (), probes: Probes | None = None) -> TestProject:
@@ -138,23 +138,14 @@ class TestProject:
         """Whether a test surely or possibly uses a database: one that calls HTTP may call an endpoint that does."""
         if case.rows or case.sql or any(each.sql or each.expect.database for each in case.exchanges):
             return True
-        project = self.checked.project
         if not self._users:
             return False
         found = [self._routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]
-        waiting: list[Definition] = [each[0] for each in found if each is not None]
-        seen: set[int] = set()
-        while waiting:
-            definition = waiting.pop()
-            seen.add(id(definition))
-            for step in steps_of(definition.stack):
-                if step.function.name.startswith(("http.", "llm.")):
-                    return True
-                called = step.arguments.get("function")
-                function = project.functions.get(str(called.value)) if isinstance(called, ConstantArgument) else None
-                if function is not None and id(function) not in seen:
-                    waiting.append(function)
-        return bool(seen & self._users)
+        return any(
+            id(step) in self._users or step.function.name.startswith(("http.", "llm."))
+            for endpoint in (each[0] for each in found if each is not None)
+            for step in steps_with_called(endpoint.stack, self.checked.project.functions)
+        )
 
     def caller_key(self, edition: Edition, endpoint: Endpoint | None, claims: Mapping[str, Any]) -> CallerKey | None:
         """Return the API key that a client with some claims has; None where the endpoint takes tokens."""

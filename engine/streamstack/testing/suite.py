@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -22,7 +23,7 @@ from streamstack.server.endpoints import UnservableError
 from streamstack.testing.coverage import Coverage
 from streamstack.testing.expectations import Failure, check, uncalled
 from streamstack.testing.faults import sweep
-from streamstack.testing.mutants import Trial, Verdict, trials, try_out
+from streamstack.testing.mutants import Verdict, trials, try_out
 from streamstack.testing.processes import processes_for, run_on_processes
 from streamstack.testing.runner import Observation, run_case
 from streamstack.testing.session import TestProject
@@ -274,9 +275,10 @@ def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Resu
     tests = suite.tests
     if jobs is None and any(session.faults_of(each.case) for each in tests):
         jobs = os.cpu_count()  # a sweep takes so long that each test is worth a process
-    for test in tests if processes_for(len(tests), jobs) > 1 else ():
-        with suppress(UnservableError, ValueError):  # which are that test's failure
-            test.project.edition(test.case.env)  # once, before processes are forked
+    if processes_for(len(tests), jobs) > 1:
+        for test in tests:
+            with suppress(UnservableError, ValueError):  # which are that test's failure
+                test.project.edition(test.case.env)  # once, before processes are forked
     for index, result in run_on_processes(tests, session.run, session.close, jobs):
         test = tests[index]
         died = (Failure(test.case.mark, "the process that ran this test died"),)
@@ -298,13 +300,10 @@ def run_mutants(suite: Suite, results: Iterable[Result], session: Session, jobs:
     files = {probes.points[number].mark.file for probes, reached, _ in hits for number in reached}
     probes_of_all = [each.probes for each in suite.projects.values() if each.probes is not None]
 
-    def run(trial: Trial) -> Verdict:
-        return try_out(trial, notices)
-
     def notices(index: int) -> str:
         limit = _MUTANT_LIMIT + _TIMES * hits[index][2]
         return "" if session.run_once(tests[index], limit).passed else tests[index].case.name
 
     tried = [trial for trial in trials(probes_of_all, hits) if suite.whole or trial.mutant.mark.file in files]
-    for index, verdict in run_on_processes(tried, run, session.close, jobs):
+    for index, verdict in run_on_processes(tried, partial(try_out, notices=notices), session.close, jobs):
         yield verdict or Verdict(tried[index].mutant, "a process that died", len(tried[index].tests))

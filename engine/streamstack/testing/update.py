@@ -10,7 +10,8 @@ from streamstack.language.cases import Case, Exchange, Expect
 from streamstack.language.rewriting import Duration
 from streamstack.language.values import MISSING
 from streamstack.testing.client import Answer, Chunk
-from streamstack.testing.expectations import TOLERANCE, Failure, differs
+from streamstack.testing.comparison import differs
+from streamstack.testing.expectations import TOLERANCE, Failure
 from streamstack.testing.runner import Observation
 
 #: Decimals of times in seconds.

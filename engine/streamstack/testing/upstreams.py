@@ -63,11 +63,6 @@ class LocalUpstreams:
         for server in self._servers:
             await server.wait_closed()
 
-    @property
-    def unexpected(self) -> list[Call]:
-        """Calls that no upstream answers."""
-        return [call for call in self.calls if call.upstream is None]
-
     def overlay(self, number: int, fault: Fault) -> None:
         """Change the answer of the call with a number."""
         self._faults[number] = fault
@@ -121,8 +116,8 @@ class LocalUpstreams:
         fault = self._faults.get(call.number)
         call.respond = respond = respond if fault is None else fault.change(respond)
         if call.url.scheme in ("ws", "wss") and respond.messages is not None:
-            return MessageAnswer.of(respond, fault)
-        return make_answer(respond, Asking(call.url, call.body, call.number), call.method, fault)
+            return MessageAnswer.of(respond)
+        return make_answer(respond, Asking(call.url, call.body, call.number), call.method)
 
     def _unanswered(self, call: Call) -> Sender:
         """Return what answers a call that no upstream does. Raises AnswerError if nothing does."""
