@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from multidict import CIMultiDict
 
-from tests.testing.running import run_one
+from streamstack.testing.client import ReceivedAnswer
+from streamstack.testing.session import TestProject
+from tests.testing.running import run_one, write
 
 API = """\
 method: POST
@@ -55,6 +58,26 @@ def test_responses_that_break_their_document_fail(
     request = f"{{method: POST, path: {path}, headers: {{Accept: {accept}}}, body: {{value: {value}}}}}"
     found = run_one(tmp_path, API, f"request: {request}\nexpect: {{status: 200}}")
     assert found == (fault and f"the response is not as its OpenAPI document says: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "fault"),
+    [
+        ("application/x-ndjson", b'1\n{"broken\n2\n', ["line 1 is not JSON"]),
+        ("application/x-ndjson", b"\xff\n", ["line 0 is not JSON"]),
+        ("application/json", b'{"broken', ["the body is not JSON"]),
+        ("application/json", b"", []),
+    ],
+)
+def test_what_is_not_json_breaks_its_document(tmp_path: Path, media: str, body: bytes, fault: list[str]) -> None:
+    """A line or a body of a JSON media type that is not JSON is reported as such."""
+    write(tmp_path, API, "")
+    edition = TestProject.read(tmp_path).edition({})
+    endpoint = edition.endpoint("POST", "/chunks")
+    assert endpoint is not None
+    headers = CIMultiDict({"Content-Type": media})
+    answer = ReceivedAnswer(status=200, headers=headers, body=bytearray(body), whole=True)
+    assert edition.contract.violations(endpoint, answer) == fault
 
 
 ODD = """\

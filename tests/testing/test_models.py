@@ -20,7 +20,7 @@ from streamstack.formats.items import CONTENT_FILTER, LENGTH, STOP, TOOL_CALLS
 from streamstack.language.cases import ModelAnswer
 from streamstack.runtime.providers import PROVIDERS
 from streamstack.runtime.providers.provider import AnswerDecoder
-from streamstack.testing.models import Asking, Encoded, encode, protocol_of
+from streamstack.testing.models import Encoded, ModelRequest, encode, protocol_of
 
 #: By provider: where it is asked for a stream, and for a whole answer.
 URLS = {
@@ -62,10 +62,10 @@ def answers(draw: st.DrawFn) -> ModelAnswer:
     )
 
 
-def asking(provider: str, *, stream: bool = True) -> Asking:
+def asking(provider: str, *, stream: bool = True) -> ModelRequest:
     """Return a request as the provider takes it."""
     body: dict[str, Any] = {"model": "m", "stream": stream, "stream_options": {"include_usage": True}}
-    return Asking(URL(URLS[provider][0 if stream else 1]), json.dumps(body).encode())
+    return ModelRequest(URL(URLS[provider][0 if stream else 1]), json.dumps(body).encode())
 
 
 def read(provider: str, encoded: Encoded, size: int) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def test_times_of_pieces() -> None:
 )
 def test_protocol_is_recognised(url: str, body: dict[str, Any], named: str | None) -> None:
     """By the path of the request, or else by its body."""
-    found = protocol_of(Asking(URL(url), json.dumps(body).encode()))
+    found = protocol_of(ModelRequest(URL(url), json.dumps(body).encode()))
     assert (found and found.__name__) == named
 
 
@@ -160,7 +160,7 @@ def respond(library: Any) -> Any:
     """Return a client of an HTTP library that gets the answer to each of its requests."""
 
     def handle(request: Any) -> Any:
-        encoded = encode(SPOKEN, Asking(URL(str(request.url)), request.read()))
+        encoded = encode(SPOKEN, ModelRequest(URL(str(request.url)), request.read()))
         assert encoded is not None
         body = b"".join(piece.data for piece in encoded.pieces)
         return library.Response(200, headers={"Content-Type": encoded.content_type}, content=body)

@@ -380,7 +380,7 @@ def test_hostile_tests_end(
 ) -> None:
     """A test that would wait or run for ever fails, and says so; so does an error that no client sees."""
     monkeypatch.setattr(client, "MOST_CHUNKS", 1000)
-    monkeypatch.setattr(runner, "PATIENCE", 0.5)
+    monkeypatch.setattr(runner, "STALL_LIMIT", 0.5)
     upstreams = "upstreams: [{url: 'https://words.example.org/', respond: {events: [a], stallAfter: {events: 1}}}]"
     definition = f"method: GET\npath: /h\nresponseType: streaming\n{ENDLESS}{stack}"
     assert failure in run_one(tmp_path, definition, f"request: {{path: /h}}\n{upstreams}\nexpect: {expect}")
@@ -409,7 +409,7 @@ def test_settings_of_an_environment(tmp_path: Path) -> None:
 def test_faults_of_the_server_fail_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nothing handles in a callback of the server fails the test, though the client sees nothing."""
 
-    async def send(*arguments: Any, **named: Any) -> client.Answer:
+    async def send(*arguments: Any, **named: Any) -> client.ReceivedAnswer:
         asyncio.get_running_loop().call_soon([].pop)
         return await client.send(*arguments, **named)
 

@@ -400,7 +400,7 @@ def test_an_endless_wait_is_reported() -> None:
 
     with (
         pytest.raises(VirtualTimeError, match=r"no timer is set; waiting are:\n.*wait_for_ever"),
-        virtual_time(patience=0.1) as runner,
+        virtual_time(stall_limit=0.1) as runner,
     ):
         runner.run(wait_for_ever())
     assert clock.monotonic is time.monotonic

@@ -17,7 +17,7 @@ from streamstack.language.cases import Piece, Place, Respond
 from streamstack.server import replies
 from streamstack.server.headers import BODILESS, status_line
 from streamstack.testing.calls import Call
-from streamstack.testing.models import Asking, encode
+from streamstack.testing.models import ModelRequest, encode
 
 #: The end of an event: one blank line or more.
 _BLANK: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2,}")
@@ -188,7 +188,7 @@ def _sniffed(data: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """An answer as it is sent.
 
     ``ending`` is how it ends: in good order, by closing the connection, by a reset, or never. ``events`` and ``chunks``
@@ -285,14 +285,14 @@ def ending_of(respond: Respond) -> tuple[Place | None, str]:
     return respond.cut_after, "end" if respond.cut_after is None else "close"
 
 
-def make_answer(respond: Respond, asking: Asking, method: str) -> Answer:
+def make_answer(respond: Respond, request: ModelRequest, method: str) -> UpstreamAnswer:
     """Return what is sent for an answer.
 
     Raises AnswerError for one that can't be sent as it is written.
     """
     headers = list(respond.headers)
     names = {name.lower() for name, _ in headers}
-    body, whole = _body(respond, asking, _value(headers, "content-type"))
+    body, whole = _body(respond, request, _value(headers, "content-type"))
     if respond.invalid_after is not None:
         body = body.insert(respond.invalid_after, _invalid_event(body.content_type))
     empty = method == "HEAD" or respond.status in BODILESS or respond.status < 200
@@ -306,7 +306,7 @@ def make_answer(respond: Respond, asking: Asking, method: str) -> Answer:
     stop, ending = ending_of(respond)
     pieces = body.pieces if stop is None else body.until(body.offset(stop))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
-    return Answer(
+    return UpstreamAnswer(
         head=status_line(respond.status) + lines.encode("utf-8", "surrogateescape"),
         pieces=() if empty else pieces,
         first_after=respond.first_after,
@@ -318,15 +318,15 @@ def make_answer(respond: Respond, asking: Asking, method: str) -> Answer:
     )
 
 
-def _body(respond: Respond, asking: Asking, content_type: str | None) -> tuple[Body, bool]:
+def _body(respond: Respond, request: ModelRequest, content_type: str | None) -> tuple[Body, bool]:
     """Return the body of an answer, and whether it is sent at once, with its length."""
     if respond.messages is not None:
         raise AnswerError("`messages` answer a WebSocket, and this is an HTTP request: write `body` or `chunks`")
     if respond.model is not None:
-        encoded = encode(respond.model, asking)
+        encoded = encode(respond.model, request)
         if encoded is None:
             raise AnswerError(
-                f"`model` answers requests in the protocol of a provider, and {asking.url} is in none: "
+                f"`model` answers requests in the protocol of a provider, and {request.url} is in none: "
                 "write `body` or `chunks`"
             )
         return Body(encoded.pieces, content_type or encoded.content_type), encoded.whole

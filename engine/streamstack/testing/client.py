@@ -45,7 +45,7 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class Answer:
+class ReceivedAnswer:
     """What one client received.
 
     Args:
@@ -99,8 +99,8 @@ async def send(
     credentials: Mapping[str, str],
     dialect: str = "",
     *,
-    patience: float | None = None,
-) -> Answer:
+    client_timeout: float | None = None,
+) -> ReceivedAnswer:
     """Send a request and read the answer as the client of the test does.
 
     Args:
@@ -109,14 +109,14 @@ async def send(
         client: How the client behaves.
         credentials: Further headers.
         dialect: The format of the endpoint, which may be a model provider's protocol.
-        patience: Seconds after which the client leaves in any case.
+        client_timeout: Seconds after which the client leaves in any case.
     """
     conversation = _Conversation(address, request, client, credentials, dialect)
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(client_timeout):
                 await conversation.run()
         except TimeoutError:
             conversation.leave()
@@ -128,7 +128,7 @@ class _Conversation:
         self, address: str, request: CaseRequest, client: CaseClient, credentials: Mapping[str, str], dialect: str
     ) -> None:
         self._text_of = _TEXTS.get(dialect)
-        self.answer = Answer()
+        self.answer = ReceivedAnswer()
         self._url = URL(address + _target(request), encoded=True)
         self._request = request
         self._client = client
@@ -353,7 +353,7 @@ def _in_band(part: AnswerPart) -> dict[str, Any]:
     return value | {"message": value["errorText"]} if "errorText" in value else value
 
 
-def _problem(answer: Answer) -> dict[str, Any]:
+def _problem(answer: ReceivedAnswer) -> dict[str, Any]:
     """Return an error answer: its JSON, with `status` and `message`."""
     value = parsed(answer.body.decode("utf-8", "replace"))
     if not isinstance(value, dict):
@@ -363,7 +363,7 @@ def _problem(answer: Answer) -> dict[str, Any]:
     return {**fields, "status": answer.status, "message": fields.get("detail", fields.get("message"))}
 
 
-def pieces_of(answer: Answer, sizes: list[int]) -> list[Chunk]:
+def pieces_of(answer: ReceivedAnswer, sizes: list[int]) -> list[Chunk]:
     """Cut the text of an answer without chunks of its own (text, bytes) at the sizes of those that are expected.
 
     Pieces that leave at the same time arrive together, so their borders can't be seen; each is as late as the last

@@ -11,15 +11,15 @@ from streamstack.language.openapi.document import make_document
 from streamstack.language.openapi.requests import template_of
 from streamstack.language.project import Checked
 from streamstack.runtime.decoders.sse import SseDecoder
-from streamstack.testing.client import LARGEST, Answer
+from streamstack.testing.client import LARGEST, ReceivedAnswer
 from streamstack.testing.responses import NOTHING, parsed
 
 #: Items of one answer that are checked: those of longer ones are alike, and each takes up to a millisecond.
 _CHECKED: Final = 1000
-#: Faults of one answer that are named.
+#: Violations in one answer that are named.
 _NAMED: Final = 3
 
-_Faults = Callable[[Any], list[tuple[str, str]]]
+_Violations = Callable[[Any], list[tuple[str, str]]]
 
 
 class ApiContract:
@@ -28,9 +28,9 @@ class ApiContract:
     def __init__(self, checked: Checked) -> None:
         self._checked = checked
         self._document: dict[str, Any] | None = None
-        self._known: dict[tuple[str, str, str, str], _Faults | None] = {}
+        self._known: dict[tuple[str, str, str, str], _Violations | None] = {}
 
-    def faults(self, endpoint: Endpoint, answer: Answer) -> list[str]:
+    def violations(self, endpoint: Endpoint, answer: ReceivedAnswer) -> list[str]:
         """Return what of an answer the document does not allow; of one that was cut short, of what has come."""
         media = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if undocumented := self._undocumented(endpoint, str(answer.status), media if answer.body else ""):
@@ -76,14 +76,14 @@ class ApiContract:
             response = self._document["components"]["responses"][response["$ref"].rpartition("/")[2]]
         return response
 
-    def _check(self, endpoint: Endpoint, status: str, media: str) -> _Faults | None:
+    def _check(self, endpoint: Endpoint, status: str, media: str) -> _Violations | None:
         """Return what checks the items of an answer; None where the document says nothing of them."""
         key = (endpoint.method, endpoint.path, status, media)
         if key not in self._known:
             self._known[key] = self._compile(*key)
         return self._known[key]
 
-    def _compile(self, method: str, path: str, status: str, media: str) -> _Faults | None:
+    def _compile(self, method: str, path: str, status: str, media: str) -> _Violations | None:
         from streamstack.language.json_schema import compile_schema  # noqa: PLC0415  (it takes a while)
 
         response = self._response(self._responses(method, path), status) or {}

@@ -30,15 +30,15 @@ class DatabaseRelay:
 
     Args:
         lost_at: The statement at which its connection is reset, counted from 1; 0 is none.
-        done: The database gets that statement, and only its answer is lost.
-        gone: Connections are refused from then on.
+        lose_reply: The database gets that statement, and only its answer is lost.
+        stays_down: Connections are refused from then on.
     """
 
-    def __init__(self, lost_at: int = 0, *, done: bool = False, gone: bool = False) -> None:
+    def __init__(self, lost_at: int = 0, *, lose_reply: bool = False, stays_down: bool = False) -> None:
         self.statements = 0
-        self._done = done
+        self._lose_reply = lose_reply
         self._lost_at = lost_at
-        self._gone = gone
+        self._stays_down = stays_down
         self._servers: dict[tuple[str, int], asyncio.Server] = {}
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -98,7 +98,7 @@ class DatabaseRelay:
                         continue
                     back.cancel()
                     await asyncio.wait((back,))
-                    if self._done:
+                    if self._lose_reply:
                         requests.write(message)
                         await answers.read(1)
                     reset(writer.transport)
@@ -126,7 +126,7 @@ class DatabaseRelay:
         self.statements += 1
         if self.statements != self._lost_at:
             return False
-        if self._gone:
+        if self._stays_down:
             self._close()
         return True
 

@@ -11,7 +11,7 @@ from streamstack.errors import Mark, RunError
 from streamstack.language.cases import Case, Exchange, Expected, ExpectedCall
 from streamstack.language.values import MISSING, to_json, to_text
 from streamstack.testing.calls import Call, body_differs, fits_headers, fits_url
-from streamstack.testing.client import Answer, Chunk, pieces_of
+from streamstack.testing.client import Chunk, ReceivedAnswer, pieces_of
 from streamstack.testing.comparison import counted, differs, shown
 from streamstack.testing.runner import Observation
 
@@ -43,12 +43,12 @@ def check(case: Case, seen: Observation) -> list[Failure]:
     found: list[Failure] = []
     for index, (exchange, answer) in enumerate(zip(case.exchanges, seen.answers, strict=True)):
         found += _Check(case, exchange, answer, seen, seen.rows[index] if index < len(seen.rows) else []).all()
-        for fault in seen.contract[index] if index < len(seen.contract) else ():
-            message = f"the response is not as its OpenAPI document says: {fault}"
+        for violation in seen.contract[index] if index < len(seen.contract) else ():
+            message = f"the response is not as its OpenAPI document says: {violation}"
             found.append(Failure(exchange.expect.mark, message))
     found += _unanswered(case, seen)
     found += _failed_afters(case, seen)
-    found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.faults)
+    found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.unhandled)
     return found
 
 
@@ -60,7 +60,7 @@ class _Check:
         self,
         case: Case,
         exchange: Exchange,
-        answer: Answer,
+        answer: ReceivedAnswer,
         seen: Observation,
         rows: Sequence[list[dict[str, Any]] | RunError],
     ) -> None:

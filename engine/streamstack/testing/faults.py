@@ -26,7 +26,7 @@ from streamstack.language.graph import constant, steps_with_called
 from streamstack.language.values import MISSING
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
-from streamstack.testing.client import Answer, Chunk
+from streamstack.testing.client import Chunk, ReceivedAnswer
 from streamstack.testing.comparison import counted
 from streamstack.testing.expectations import check
 from streamstack.testing.runner import Injection, Observation, RunEnd, run_case
@@ -42,7 +42,7 @@ _LONGEST_AWAY: Final = 10.0
 #: Seconds between the reads of a slow client.
 _READ_DELAY: Final = 0.05
 #: Seconds of the test's time after which clients leave that wait for longer than without a fault.
-_PATIENCE: Final = 1800.0
+_CLIENT_TIMEOUT: Final = 1800.0
 #: What upstreams say in their error answers: it must not reach the client.
 CANARY: Final = "internal-7f3a9c51"
 #: What a response never holds.
@@ -84,7 +84,7 @@ class Scenario:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class Violation:
     """An invariant that did not hold under a fault."""
 
     scenario: str
@@ -97,7 +97,7 @@ class Sweep:
     """What a sweep found; ``count`` is the number of faults."""
 
     count: int = 0
-    broken: list[Broken] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
 
 
 def sweep(
@@ -126,23 +126,25 @@ def sweep(
     def run(case: Case, injection: Injection) -> Observation:
         return run_case(project, case, databases, folder, injection)
 
-    happy = run(case, Injection())
-    if failures := check(case, happy):
+    baseline = run(case, Injection())
+    if failures := check(case, baseline):
         reason = f"the test passes, and fails when it is repeated: {failures[0].message}"
-        found.broken.append(Broken("no fault", (reason,), ""))
+        found.violations.append(Violation("no fault", (reason,), ""))
         return found
-    judge = _Judge(project, case, happy, run(_shifted(case), Injection()))
-    patience = max((answer.ended for answer in happy.answers), default=0.0) + _PATIENCE
-    for scenario in scenarios(case, happy):
+    judge = _Judge(project, case, baseline, run(_shifted(case), Injection()))
+    client_timeout = max((answer.ended for answer in baseline.answers), default=0.0) + _CLIENT_TIMEOUT
+    for scenario in scenarios(case, baseline):
         if scenario.kind not in kinds or only not in (None, scenario.name):
             continue
-        seen = run(case, replace(scenario.injection, patience=patience))
+        seen = run(case, replace(scenario.injection, client_timeout=client_timeout))
         if any(call.problem for call in seen.calls):
             continue  # the fault has no place in what was sent
         found.count += 1
-        if reasons := tuple(dict.fromkeys(judge.broken(scenario, seen))):
+        if reasons := tuple(dict.fromkeys(judge.violations(scenario, seen))):
             command = f"streamstack test {shlex.quote(file)} -k {shlex.quote(case.name)}"
-            found.broken.append(Broken(scenario.name, reasons, f"{command} --fault {shlex.quote(scenario.name)}"))
+            found.violations.append(
+                Violation(scenario.name, reasons, f"{command} --fault {shlex.quote(scenario.name)}")
+            )
     return found
 
 
@@ -162,20 +164,20 @@ def _shifted(case: Case) -> Case:
 # --------------------------------------------------------------------------------------- scenarios
 
 
-def scenarios(case: Case, happy: Observation) -> Iterator[Scenario]:
+def scenarios(case: Case, baseline: Observation) -> Iterator[Scenario]:
     """Yield every fault that a test can be repeated with, by what happened without one."""
-    for call in happy.calls:
+    for call in baseline.calls:
         yield from _of_answer(case, call)
-    for index, answer in enumerate(happy.answers):
+    for index, answer in enumerate(baseline.answers):
         if case.exchanges[index].client == CaseClient(background=case.exchanges[index].client.background):
             yield from _of_client(case, index, answer)
-    for number in _places(happy.statements + 1, _MOST_PLACES)[1:]:
+    for number in _places(baseline.statements + 1, _MOST_PLACES)[1:]:
         name = f"break the connection before statement {number}"
         yield Scenario(name, "database", Injection(statement=number))
         name = f"break the connection after statement {number}"
-        yield Scenario(name, "database", Injection(statement=number, done=True))
+        yield Scenario(name, "database", Injection(statement=number, lose_reply=True))
         name = f"lose the database at statement {number}"
-        yield Scenario(name, "database", Injection(statement=number, gone=True))
+        yield Scenario(name, "database", Injection(statement=number, stays_down=True))
 
 
 def _of_answer(case: Case, call: Call) -> Iterator[Scenario]:
@@ -205,7 +207,7 @@ def _of_answer(case: Case, call: Call) -> Iterator[Scenario]:
         yield scenario(name, "invalid", Fault(invalid_after=count))
 
 
-def _of_client(case: Case, index: int, answer: Answer) -> Iterator[Scenario]:
+def _of_client(case: Case, index: int, answer: ReceivedAnswer) -> Iterator[Scenario]:
     background = case.exchanges[index].client.background
     whose = f" request {index + 1}" if len(case.exchanges) > 1 else ""
 
@@ -298,10 +300,10 @@ def _handles(step: Step) -> bool:
 
 
 @dataclass(slots=True)
-class _Happy:
+class _Baseline:
     """An exchange without a fault, and which members of its chunks may differ from run to run."""
 
-    answer: Answer
+    answer: ReceivedAnswer
     facts: Facts
     volatile: frozenset[tuple[int, str]]
     stable: bool
@@ -309,7 +311,7 @@ class _Happy:
     paced: bool = False  # by the body of the request, which a client that leaves at once sends at once
 
     @classmethod
-    def of(cls, answer: Answer, other: Answer | None, facts: Facts) -> _Happy:
+    def of(cls, answer: ReceivedAnswer, other: ReceivedAnswer | None, facts: Facts) -> _Baseline:
         """Compare two runs without a fault."""
         others = other.chunks if other is not None else []
         volatile = frozenset(
@@ -337,7 +339,7 @@ class _Happy:
             getattr(ours, name) == getattr(chunk, name) for name in _MEMBERS if (index, name) not in self.volatile
         )
 
-    def begins_with(self, answer: Answer) -> bool:
+    def begins_with(self, answer: ReceivedAnswer) -> bool:
         """Tell whether an answer's chunks are the first ones of this."""
         if answer.format not in _CHUNKED:
             return bool(self.volatile) or not self.stable or self.answer.text.startswith(answer.text)
@@ -358,7 +360,7 @@ class _Happy:
         ours = self.answer.chunks[index]
         return self.same(index, chunk) or (self.facts.gathers and ours.text.startswith(chunk.text))
 
-    def equals(self, answer: Answer) -> bool:
+    def equals(self, answer: ReceivedAnswer) -> bool:
         """Tell whether an answer has all chunks of this, and no other."""
         same_length = answer.format not in _CHUNKED or len(answer.chunks) == len(self.answer.chunks)
         return same_length and self.begins_with(answer) and (bool(self.volatile) or answer.text == self.answer.text)
@@ -379,42 +381,42 @@ def _identity(chunk: Chunk) -> str:
 class _Judge:
     """Knows what must hold under every fault of one test."""
 
-    def __init__(self, project: TestProject, case: Case, happy: Observation, other: Observation) -> None:
+    def __init__(self, project: TestProject, case: Case, baseline: Observation, other: Observation) -> None:
         self._case = case
-        self._happy = happy
+        self._baseline = baseline
         edition = project.edition(case.env)
         self._limit = edition.checked.settings.server.max_memory or _GROWTH
-        self._exchanges: list[_Happy] = []
-        for index, answer in enumerate(happy.answers):
+        self._exchanges: list[_Baseline] = []
+        for index, answer in enumerate(baseline.answers):
             request = case.exchanges[index].request
             facts = Facts.of(edition.endpoint(request.method, request.path), edition.checked.project)
             second = other.answers[index] if index < len(other.answers) and not other.failure else None
-            self._exchanges.append(replace(_Happy.of(answer, second, facts), paced=request.pieces is not None))
-        shown = b"".join(bytes(answer.body) + repr(answer.headers).encode() for answer in happy.answers)
+            self._exchanges.append(replace(_Baseline.of(answer, second, facts), paced=request.pieces is not None))
+        shown = b"".join(bytes(answer.body) + repr(answer.headers).encode() for answer in baseline.answers)
         texts = [
             *_INTERNAL,
             *(value for value in case.env.values() if len(value) >= _SHORTEST),
             os.fspath(project.root),
         ]
         self._secrets = [text.encode() for text in texts if text.encode() not in shown]
-        self._expected_calls = Counter(map(_repetition, happy.calls))
+        self._expected_calls = Counter(map(_repetition, baseline.calls))
         self._peak = _peak()
 
-    def broken(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
+    def violations(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
         """Yield what does not hold."""
         if seen.failure:
             yield f"the run does not end: {seen.failure}"
             return
-        for index, (happy, answer) in enumerate(zip(self._exchanges, seen.answers, strict=False)):
+        for index, (baseline, answer) in enumerate(zip(self._exchanges, seen.answers, strict=False)):
             end = seen.end_of(answer)
             if len(self._exchanges) > 1 and index not in scenario.injection.clients:
                 # What the client of one request gets may depend on what became of another one.
-                happy = replace(happy, comparable=False)  # noqa: PLW2901  (the same, with less to compare)
+                baseline = replace(baseline, comparable=False)  # noqa: PLW2901  (the same, with less to compare)
             yield from self._status(answer, end)
-            yield from self._end(scenario, happy, answer, seen)
-            yield from self._chunks(scenario, happy, answer, end)
-            yield from self._texts(happy, answer, end)
-            yield from self._silence(scenario, happy, answer)
+            yield from self._end(scenario, baseline, answer, seen)
+            yield from self._chunks(scenario, baseline, answer, end)
+            yield from self._texts(baseline, answer, end)
+            yield from self._silence(scenario, baseline, answer)
         yield from self._upstreams(scenario, seen)
         yield from self._afters(seen)
         yield from self._rows(seen)
@@ -423,7 +425,7 @@ class _Judge:
         if grown > self._limit:
             yield f"the process has grown by {grown >> 20} MB"
 
-    def _status(self, answer: Answer, end: RunEnd | None) -> Iterator[str]:
+    def _status(self, answer: ReceivedAnswer, end: RunEnd | None) -> Iterator[str]:
         """Find a failure before the first chunk whose status is not true."""
         if end is None or end.error is None or answer.left or answer.chunks or answer.status is None:
             return
@@ -433,7 +435,7 @@ class _Judge:
         elif answer.status >= 400 and answer.status != end.error.status:
             yield f"the status is {answer.status}, and that of the error ({end.error.code}) is {end.error.status}"
 
-    def _end(self, scenario: Scenario, happy: _Happy, answer: Answer, seen: Observation) -> Iterator[str]:
+    def _end(self, scenario: Scenario, baseline: _Baseline, answer: ReceivedAnswer, seen: Observation) -> Iterator[str]:
         """Find a failed stream that looks finished, a completed one that does not, and a failure that was swallowed."""
         end = seen.end_of(answer)
         if answer.left or end is None:
@@ -449,63 +451,68 @@ class _Judge:
             elif answer.error is None and answer.format in _CHUNKED:
                 yield f"the run is {end.outcome}, and the client was not told"
         if end.outcome == "completed":
-            if answer.error is not None and happy.answer.error is None:
+            if answer.error is not None and baseline.answer.error is None:
                 yield "the run is completed, and the client got an error"
-            elif not answer.whole or (happy.comparable and happy.ends_with_marker and answer.done is MISSING):
+            elif not answer.whole or (baseline.comparable and baseline.ends_with_marker and answer.done is MISSING):
                 yield f"the run is completed, and the answer does not look so: {answer.failure or 'no end marker'}"
             elif (
-                scenario.kind == "invalid" and happy.bounds_others and not happy.facts.chooses and happy.equals(answer)
+                scenario.kind == "invalid"
+                and baseline.bounds_others
+                and not baseline.facts.chooses
+                and baseline.equals(answer)
             ):
-                if len(seen.calls) == len(self._happy.calls):  # else it was tried again
+                if len(seen.calls) == len(self._baseline.calls):  # else it was tried again
                     yield from self._passed_over(scenario)
-            elif happy.bounds_others and not happy.equals(answer):
-                if scenario.kind == "invalid" and len(answer.chunks) >= len(happy.answer.chunks):
+            elif baseline.bounds_others and not baseline.equals(answer):
+                if scenario.kind == "invalid" and len(answer.chunks) >= len(baseline.answer.chunks):
                     return  # data that is passed on as it is can't be invalid
                 yield (
                     f"the run is completed, and the chunks are not those of the run without a fault: "
-                    f"{len(answer.chunks)} instead of {len(happy.answer.chunks)}"
+                    f"{len(answer.chunks)} instead of {len(baseline.answer.chunks)}"
                 )
 
     def _passed_over(self, scenario: Scenario) -> Iterator[str]:
         """Find an invalid event before others that have all been sent on."""
         for number, fault in scenario.injection.answers.items():
-            if fault.invalid_after is not None and self._happy.calls[number - 1].events > fault.invalid_after + 1:
+            if fault.invalid_after is not None and self._baseline.calls[number - 1].events > fault.invalid_after + 1:
                 yield "the run is completed, and the invalid event has left no trace"
 
-    def _chunks(self, scenario: Scenario, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
+    def _chunks(
+        self, scenario: Scenario, baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd | None
+    ) -> Iterator[str]:
         """Find chunks that the run without a fault has not; and ones that a resumed stream lacks without a gap."""
-        if answer.status is None or answer.status >= 400 or not happy.bounds_others:
+        if answer.status is None or answer.status >= 400 or not baseline.bounds_others:
             return
         completed = end is not None and end.outcome == "completed"
         if scenario.kind == "invalid" and completed:
             return
-        if not answer.gaps and not happy.begins_with(answer):
+        if not answer.gaps and not baseline.begins_with(answer):
             yield "the chunks are not the first ones of the run without a fault"
-        elif scenario.kind == "resume" and not answer.gaps and not happy.equals(answer):
-            yield f"the resumed stream has {len(answer.chunks)} of {len(happy.answer.chunks)} chunks, and no gap"
+        elif scenario.kind == "resume" and not answer.gaps and not baseline.equals(answer):
+            yield f"the resumed stream has {len(answer.chunks)} of {len(baseline.answer.chunks)} chunks, and no gap"
 
-    def _texts(self, happy: _Happy, answer: Answer, end: RunEnd | None) -> Iterator[str]:
+    def _texts(self, baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd | None) -> Iterator[str]:
         """Find what is internal in what the client got."""
         texts = list(self._secrets)
         if end is not None and end.error is not None and end.error.public != end.error.message:
             texts += [each.encode() for each in (end.error.message, end.error.full) if len(each) >= _SHORTEST]
-        if happy.facts.handles:
+        if baseline.facts.handles:
             texts = [each for each in texts if each != CANARY.encode()]
         for text in texts:
             if text in answer.body or any(text in value.encode() for value in answer.headers.values()):
                 yield f"the client got what is internal: {text.decode('utf-8', 'replace')}"
 
-    def _silence(self, scenario: Scenario, happy: _Happy, answer: Answer) -> Iterator[str]:
+    def _silence(self, scenario: Scenario, baseline: _Baseline, answer: ReceivedAnswer) -> Iterator[str]:
         """Find a stream that is silent for longer than its `idleTimeout`."""
         first = answer.chunks[0].at if answer.chunks else answer.ended
-        if happy.facts.first and first > happy.facts.first + _CLOSED_WITHIN:
-            yield f"no chunk comes for {first:g} s, and the `firstChunkTimeout` is {happy.facts.first:g} s"
-        if not answer.chunks or not happy.facts.silence or scenario.kind == "slow":
+        if baseline.facts.first and first > baseline.facts.first + _CLOSED_WITHIN:
+            yield f"no chunk comes for {first:g} s, and the `firstChunkTimeout` is {baseline.facts.first:g} s"
+        if not answer.chunks or not baseline.facts.silence or scenario.kind == "slow":
             return
         times = [*(chunk.at for chunk in answer.chunks), answer.ended]
         longest = max(two - one for one, two in pairwise(times))
-        if longest > happy.facts.silence + _CLOSED_WITHIN:
-            yield f"the stream is silent for {longest:g} s, and its `idleTimeout` is {happy.facts.silence:g} s"
+        if longest > baseline.facts.silence + _CLOSED_WITHIN:
+            yield f"the stream is silent for {longest:g} s, and its `idleTimeout` is {baseline.facts.silence:g} s"
 
     def _upstreams(self, scenario: Scenario, seen: Observation) -> Iterator[str]:
         """Find calls that are left open, go on when the client has left, or are repeated once a chunk was sent."""
@@ -523,7 +530,7 @@ class _Judge:
                 and counted[_repetition(call)] > self._expected_calls[_repetition(call)]
             ):
                 yield f"call {call.number} ({call.method} {call.url.host}) is repeated after the first chunk"
-        if any(happy.facts.outlives for happy in self._exchanges):
+        if any(baseline.facts.outlives for baseline in self._exchanges):
             return
         over = max((each.began + each.ended for each in seen.answers), default=0.0)
         for call in seen.calls:
@@ -539,16 +546,16 @@ class _Judge:
                     yield f"an `after` ran {counted(len(each.outcomes), 'time')}"
                 elif each.outcomes != [_OF_RUNS.get(end.outcome, end.outcome)]:
                     yield f"an `after` ran with the outcome {each.outcomes[0]}, and the run is {end.outcome}"
-        for happy, answer in zip(self._exchanges, seen.answers, strict=False):
+        for baseline, answer in zip(self._exchanges, seen.answers, strict=False):
             own = seen.end_of(answer)
-            if own is not None and (reason := _outcome_differs(happy, answer, own)):
+            if own is not None and (reason := _outcome_differs(baseline, answer, own)):
                 yield f"{reason}, and the outcome is {own.outcome}"
 
     def _rows(self, seen: Observation) -> Iterator[str]:
         """Find rows that were written twice."""
-        if any(happy.facts.handles for happy in self._exchanges):
+        if any(baseline.facts.handles for baseline in self._exchanges):
             return
-        for ours, theirs in zip(self._happy.rows, seen.rows, strict=False):
+        for ours, theirs in zip(self._baseline.rows, seen.rows, strict=False):
             for expected, found in zip(ours, theirs, strict=False):
                 if isinstance(expected, list) and isinstance(found, list) and len(found) > len(expected):
                     yield f"the database has {len(found)} rows instead of {len(expected)}"
@@ -563,13 +570,13 @@ class _Judge:
                 yield f"an internal error was logged: {line.get('event')}: {str(line['exception']).splitlines()[-1]}"
 
 
-def _outcome_differs(happy: _Happy, answer: Answer, end: RunEnd) -> str:
+def _outcome_differs(baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd) -> str:
     """Return what a client saw that does not go with the outcome of the run."""
     if answer.left:
-        goes_on = any(chunk.at > answer.ended + _CLOSED_WITHIN for chunk in happy.answer.chunks)
-        early = goes_on and happy.comparable and not happy.facts.outlives and not happy.paced
+        goes_on = any(chunk.at > answer.ended + _CLOSED_WITHIN for chunk in baseline.answer.chunks)
+        early = goes_on and baseline.comparable and not baseline.facts.outlives and not baseline.paced
         return "the client has left" if early and end.outcome == "completed" else ""
-    if answer.error is not None and happy.answer.error is None and end.outcome == "completed":
+    if answer.error is not None and baseline.answer.error is None and end.outcome == "completed":
         return "the client got an error"
     if answer.done is not MISSING and answer.error is None and end.outcome != "completed":
         return "the client got the end marker"

@@ -15,7 +15,7 @@ from streamstack.testing.calls import Call
 
 @dataclass(frozen=True, slots=True)
 class MessageAnswer:
-    """The messages of a WebSocket, and how it ends: ``ending`` as an `Answer` has it.
+    """The messages of a WebSocket, and how it ends: ``ending`` as an `UpstreamAnswer` has it.
 
     ``partial`` is the beginning of a frame that is never completed.
     """

@@ -49,7 +49,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ModelRequest:
     """A request to a provider: its URL, its body, and the number of the call, which makes the ids of the answer."""
 
     url: URL
@@ -74,8 +74,8 @@ class Asking:
 class _Protocol(ABC):
     """Encodes one answer, item by item."""
 
-    def __init__(self, asking: Asking) -> None:
-        self.asking = asking
+    def __init__(self, request: ModelRequest) -> None:
+        self.request = request
 
     @abstractmethod
     def encode(self, items: list[list[Item]]) -> Encoded:
@@ -88,7 +88,7 @@ class _OfFormat(_Protocol):
     encoder: type[DialectEncoder]
 
     def encode(self, items: list[list[Item]]) -> Encoded:
-        encoder = self.encoder(EncoderOptions(), ResponseContext(run=self.asking.run, body=self.asking.body))
+        encoder = self.encoder(EncoderOptions(), ResponseContext(run=self.request.run, body=self.request.body))
         pieces = [b"".join(encoder.chunk(each, None, None, None, 0) for each in piece) for piece in items]
         pieces[-1] += encoder.end({}, 0, marked=False)
         return _encoded(pieces, whole=encoder.whole)
@@ -106,12 +106,12 @@ class _Gemini(_Protocol):
     """Google's `generateContent` and `streamGenerateContent`, as events or as a JSON array."""
 
     def encode(self, items: list[list[Item]]) -> Encoded:
-        model = self.asking.url.path.rpartition("/")[2].partition(":")[0]
-        if not self.asking.url.path.endswith(":streamGenerateContent"):
+        model = self.request.url.path.rpartition("/")[2].partition(":")[0]
+        if not self.request.url.path.endswith(":streamGenerateContent"):
             every = [each for piece in items for each in piece]
             return _encoded([to_json(self._response(model, _joined(every)))], whole=True)
         responses = [to_json(self._response(model, piece)) for piece in items]
-        if self.asking.url.query.get("alt") == "sse":
+        if self.request.url.query.get("alt") == "sse":
             return _encoded([b"data: %b\r\n\r\n" % each for each in responses])
         leads = [b"[", *[b",\r\n"] * (len(responses) - 1)]
         pieces = [lead + each for lead, each in zip(leads, responses, strict=True)]
@@ -127,7 +127,7 @@ class _Gemini(_Protocol):
             elif item["type"] == "usage":
                 response["usageMetadata"] = _gemini_usage(item)
         candidate["index"] = 0
-        return {**response, "modelVersion": model, "responseId": self.asking.run}
+        return {**response, "modelVersion": model, "responseId": self.request.run}
 
 
 #: Gemini stops for tool calls as for any other end.
@@ -164,18 +164,18 @@ def _gemini_usage(item: Item) -> dict[str, int]:
 class _Responses(_Protocol):
     """OpenAI's Responses: events of output items, or one response."""
 
-    def __init__(self, asking: Asking) -> None:
-        super().__init__(asking)
+    def __init__(self, request: ModelRequest) -> None:
+        super().__init__(request)
         self._sequence = 0
         self._output: list[dict[str, Any]] = []
         self._open: tuple[str, dict[str, Any], list[str]] | None = None
 
     def encode(self, items: list[list[Item]]) -> Encoded:
         named = {
-            "id": f"resp_{self.asking.run}",
+            "id": f"resp_{self.request.run}",
             "object": "response",
             "created_at": 0,
-            "model": self.asking.document.get("model") or "streamstack",
+            "model": self.request.document.get("model") or "streamstack",
         }
         begun: dict[str, Any] = {
             **named,
@@ -199,7 +199,7 @@ class _Responses(_Protocol):
             "output": self._output,
             "usage": _responses_usage(last["usage"]) if "usage" in last else None,
         }
-        if self.asking.document.get("stream") is not True:
+        if self.request.document.get("stream") is not True:
             return _encoded([to_json(response)], whole=True)
         pieces[-1] += closing + self._event(f"response.{response['status']}", response=response)
         return _encoded(pieces)
@@ -228,7 +228,7 @@ class _Responses(_Protocol):
 
     def _begin(self, kind: str) -> bytes:
         index = len(self._output)
-        place = {"output_index": index, "item_id": f"{'msg' if kind == 'text' else 'rs'}_{self.asking.run}_{index}"}
+        place = {"output_index": index, "item_id": f"{'msg' if kind == 'text' else 'rs'}_{self.request.run}_{index}"}
         about: dict[str, Any] = {"id": place["item_id"], "type": "reasoning", "summary": []}
         if kind == "text":
             about = {**about, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
@@ -268,7 +268,7 @@ class _Responses(_Protocol):
         index = len(self._output)
         arguments = to_json(item["arguments"]).decode()
         about = {
-            "id": f"fc_{self.asking.run}_{index}",
+            "id": f"fc_{self.request.run}_{index}",
             "type": "function_call",
             "status": "in_progress",
             "call_id": item["id"],
@@ -329,21 +329,21 @@ _PROTOCOLS: Final[tuple[tuple[type[_Protocol], str, Callable[[Mapping[str, Any]]
 )
 
 
-def protocol_of(asking: Asking) -> type[_Protocol] | None:
+def protocol_of(request: ModelRequest) -> type[_Protocol] | None:
     """Return the protocol that a request is in, None where it is none of them."""
-    path, body = asking.url.path.rstrip("/"), asking.document
+    path, body = request.url.path.rstrip("/"), request.document
     by_path = (protocol for protocol, pattern, _ in _PROTOCOLS if re.search(pattern, path))
     by_body = (protocol for protocol, _, speaks in _PROTOCOLS if speaks(body))
     return next(by_path, None) or next(by_body, None)
 
 
-def encode(answer: ModelAnswer, asking: Asking) -> Encoded | None:
+def encode(answer: ModelAnswer, request: ModelRequest) -> Encoded | None:
     """Encode an answer in the protocol of the request, None where it is in none."""
-    protocol = protocol_of(asking)
+    protocol = protocol_of(request)
     if protocol is None:
         return None
-    items = list(_items(answer, asking.number))
-    encoded = protocol(asking).encode(items)
+    items = list(_items(answer, request.number))
+    encoded = protocol(request).encode(items)
     if encoded.whole:
         after = answer.first_after + answer.every * (len(items) - 1)
         return Encoded(encoded.content_type, (Piece(encoded.pieces[0].data, after),), whole=True)

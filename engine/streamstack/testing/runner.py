@@ -17,7 +17,7 @@ from streamstack.connections.database.temporary import TemporaryDatabases, TestD
 from streamstack.errors import RunError
 from streamstack.functions.db import open_databases
 from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
-from streamstack.language.filters import tests
+from streamstack.language.filters import tests as filter_tests
 from streamstack.language.masking import mask
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
@@ -30,7 +30,7 @@ from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
-from streamstack.testing.client import Answer, send
+from streamstack.testing.client import ReceivedAnswer, send
 from streamstack.testing.database_relay import DatabaseRelay
 from streamstack.testing.recorder import Recorder, Recording
 from streamstack.testing.session import Edition, TestProject
@@ -42,10 +42,10 @@ LIMIT: Final = 10.0
 #: The same of one that asks real upstreams.
 _RECORDING_LIMIT: Final = 600.0
 #: Seconds of real time in which something has to happen.
-PATIENCE: Final = 2.0
+STALL_LIMIT: Final = 2.0
 #: Seconds that runs have to end once their clients are done: of virtual time, or else of real time.
-_PATIENCE: Final = 24 * 3600.0
-_REAL_PATIENCE: Final = 5.0
+_DRAIN_LIMIT: Final = 24 * 3600.0
+_REAL_DRAIN_LIMIT: Final = 5.0
 #: Seconds until a server has surely noticed that a client has left, or has begun what it waits for.
 _NOTICE: Final = 0.05
 
@@ -58,17 +58,17 @@ class Injection:
         answers: Faults of upstreams' answers, by the number of the call.
         clients: How clients behave in the place of those of the test, by exchange.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
-        done: The database gets that statement, and only its answer is lost.
-        gone: The database stays away after that.
-        patience: Seconds after which clients leave whose answers have not ended.
+        lose_reply: The database gets that statement, and only its answer is lost.
+        stays_down: The database stays away after that.
+        client_timeout: Seconds after which clients leave whose answers have not ended.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
     statement: int = 0
-    done: bool = False
-    gone: bool = False
-    patience: float | None = None
+    lose_reply: bool = False
+    stays_down: bool = False
+    client_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,11 @@ class Observation:
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
         contract: What of each answer the OpenAPI document of the project does not allow.
-        faults: Errors that nothing in the server has handled.
+        unhandled: Errors that nothing in the server has handled.
         failure: Why the test could not be run.
     """
 
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ReceivedAnswer] = field(default_factory=list)
     ends: dict[str, RunEnd] = field(default_factory=dict)
     calls: Sequence[Call] = ()
     recordings: Sequence[Recording] = ()
@@ -106,11 +106,11 @@ class Observation:
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
     contract: list[list[str]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    unhandled: list[str] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
 
-    def end_of(self, answer: Answer) -> RunEnd | None:
+    def end_of(self, answer: ReceivedAnswer) -> RunEnd | None:
         """Return how the run of an answer ended. A client that left before the head has the only run there was."""
         found = self.ends.get(answer.run)
         if found is None and answer.status is None and len(self.answers) == 1:
@@ -118,7 +118,7 @@ class Observation:
         return found
 
 
-class _Recorder(RequestLog):
+class _RunEnds(RequestLog):
     """Records how runs end, instead of logging it."""
 
     def __init__(self, ends: dict[str, RunEnd]) -> None:
@@ -162,10 +162,10 @@ def run_case(
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
-            run(lambda: _Trial(project, edition, case, seen, databases, folder, injection, record=record).run())
+            run(lambda: _CaseRun(project, edition, case, seen, databases, folder, injection, record=record).run())
         if injection is None:
             seen.contract += [
-                _contract_faults(edition, *each) for each in zip(case.exchanges, seen.answers, strict=True)
+                _contract_violations(edition, *each) for each in zip(case.exchanges, seen.answers, strict=True)
             ]
     except (UnservableError, ValueError) as error:
         seen.failure = str(error)
@@ -188,10 +188,10 @@ def _reason(error: Exception) -> str:
     return error.full if isinstance(error, RunError) else str(error)
 
 
-def _contract_faults(edition: Edition, exchange: Exchange, answer: Answer) -> list[str]:
+def _contract_violations(edition: Edition, exchange: Exchange, answer: ReceivedAnswer) -> list[str]:
     """Return what of an answer the OpenAPI document does not allow."""
     endpoint = edition.endpoint(exchange.request.method, exchange.request.path)
-    return [] if endpoint is None or answer.status is None else edition.contract.faults(endpoint, answer)
+    return [] if endpoint is None or answer.status is None else edition.contract.violations(endpoint, answer)
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
@@ -207,7 +207,7 @@ def _edition(project: TestProject, case: Case) -> Edition:
 
 
 @dataclass(slots=True)
-class _Trial:
+class _CaseRun:
     """One test, while it runs."""
 
     project: TestProject
@@ -224,7 +224,7 @@ class _Trial:
         error = context.get("exception")
         if isinstance(error, OSError):
             return
-        self.seen.faults.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
+        self.seen.unhandled.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
 
     async def run(self) -> None:
         asyncio.get_running_loop().set_exception_handler(self._note)
@@ -244,25 +244,25 @@ class _Trial:
                     self.edition.endpoints,
                     context=context,
                     cors=make_cors(settings.cors),
-                    request_log=_Recorder(self.seen.ends),
+                    request_log=_RunEnds(self.seen.ends),
                     max_memory=settings.max_memory,
                 )
             )
             if self.case.rows or self.case.sql:
-                await self._default(opened, context).fill(self.case.sql, self.case.rows)
+                await self._database(opened, context).fill(self.case.sql, self.case.rows)
             relay = await stack.enter_async_context(
-                DatabaseRelay(injection.statement, done=injection.done, gone=injection.gone)
+                DatabaseRelay(injection.statement, lose_reply=injection.lose_reply, stays_down=injection.stays_down)
             )
             if self.injection is not None:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
-                sent: list[asyncio.Task[Answer]] = []
+                sent: list[asyncio.Task[ReceivedAnswer]] = []
                 async with asyncio.TaskGroup() as group:
                     for index, exchange in enumerate(self.case.exchanges):
                         client = injection.clients.get(index, exchange.client)
                         if exchange.sql:
-                            await self._default(opened, context).fill(exchange.sql, {})
+                            await self._database(opened, context).fill(exchange.sql, {})
                         credentials = self._credentials(exchange.request)
                         work = send(
                             address,
@@ -270,7 +270,7 @@ class _Trial:
                             client,
                             credentials,
                             self._format(exchange.request),
-                            patience=injection.patience,
+                            client_timeout=injection.client_timeout,
                         )
                         sent.append(group.create_task(work))
                         if client.background:
@@ -280,7 +280,7 @@ class _Trial:
                         if answer.left or not answer.whole:
                             await asyncio.sleep(_NOTICE)
                 self.seen.answers += [task.result() for task in sent]
-                await service.idle(_REAL_PATIENCE if self.case.real_time else _PATIENCE)
+                await service.idle(_REAL_DRAIN_LIMIT if self.case.real_time else _DRAIN_LIMIT)
                 await service.settle()
             self.seen.statements = relay.statements
             for exchange in self.case.exchanges:
@@ -310,7 +310,7 @@ class _Trial:
         streams = endpoint is not None and endpoint.response_type == "streaming"
         return str(endpoint.streaming.format) if streams and endpoint is not None else ""
 
-    def _default(self, opened: TemporaryDatabases, context: Context, name: str | None = None) -> TestDatabase:
+    def _database(self, opened: TemporaryDatabases, context: Context, name: str | None = None) -> TestDatabase:
         name = name or default_database(dict.fromkeys(context.databases))
         if name is None or name not in opened:
             known = ", ".join(context.databases)
@@ -321,7 +321,7 @@ class _Trial:
         self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows
     ) -> list[dict[str, Any]] | RunError:
         try:
-            rows: list[dict[str, Any]] = await self._default(opened, context, expected.database).query(expected.sql)
+            rows: list[dict[str, Any]] = await self._database(opened, context, expected.database).query(expected.sql)
         except RunError as error:
             return error
         return rows
@@ -352,14 +352,14 @@ def _logging_to(lines: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Let the random functions of the language give the same values each time; secrets never come from there."""
-    before, bytes_before = random.getstate(), tests.random_bytes
+    before, bytes_before = random.getstate(), filter_tests.random_bytes
     random.seed(seed)
-    tests.random_bytes = random.randbytes
+    filter_tests.random_bytes = random.randbytes
     try:
         yield
     finally:
         random.setstate(before)
-        tests.random_bytes = bytes_before
+        filter_tests.random_bytes = bytes_before
 
 
 @contextmanager
@@ -369,5 +369,5 @@ def _loop(case: Case, limit: float) -> Iterator[Callable[[Callable[[], Coroutine
         with asyncio.Runner() as runner:
             yield lambda work: runner.run(asyncio.wait_for(work(), limit))
     else:
-        with virtual_time(case.now, patience=PATIENCE, limit=limit) as runner:
+        with virtual_time(case.now, stall_limit=STALL_LIMIT, limit=limit) as runner:
             yield lambda work: runner.run(work())

@@ -218,7 +218,7 @@ class Session:
         )
         failures = tuple(
             Failure(test.case.mark, f"with `{each.scenario}`: {'; '.join(each.reasons)}", (f"  {each.command}",))
-            for each in swept.broken
+            for each in swept.violations
         )
         seconds = result.seconds + perf_counter() - began
         return replace(result, failures=failures, faults=swept.count, seconds=seconds)

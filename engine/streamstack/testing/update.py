@@ -9,7 +9,7 @@ from streamstack.errors import Mark
 from streamstack.language.cases import Case, Exchange, Expect
 from streamstack.language.rewriting import Duration
 from streamstack.language.values import MISSING
-from streamstack.testing.client import Answer, Chunk
+from streamstack.testing.client import Chunk, ReceivedAnswer
 from streamstack.testing.comparison import differs
 from streamstack.testing.expectations import TOLERANCE, Failure
 from streamstack.testing.runner import Observation
@@ -33,7 +33,7 @@ def observe(case: Case, seen: Observation, failures: Iterable[Failure]) -> tuple
     return tuple(_observe(exchange, answer, seen, failed) for exchange, answer in pairs)
 
 
-def _observe(exchange: Exchange, answer: Answer, seen: Observation, failed: set[Mark]) -> Values:
+def _observe(exchange: Exchange, answer: ReceivedAnswer, seen: Observation, failed: set[Mark]) -> Values:
     expect = exchange.expect
     if not expect.marks:
         keys = _usual(answer)
@@ -45,7 +45,7 @@ def _observe(exchange: Exchange, answer: Answer, seen: Observation, failed: set[
     return {key: value for key, value in values.items() if value is not MISSING}
 
 
-def _usual(answer: Answer) -> list[str]:
+def _usual(answer: ReceivedAnswer) -> list[str]:
     """Return what is written of an answer of which nothing is expected yet."""
     if answer.error is not None and answer.status is not None and answer.status >= 400:
         return ["status", "error"]
@@ -55,13 +55,13 @@ def _usual(answer: Answer) -> list[str]:
     return ["status", "body" if whole else "chunks", *(["error"] if answer.error is not None else [])]
 
 
-def _unexpected(expect: Expect, answer: Answer) -> list[str]:
+def _unexpected(expect: Expect, answer: ReceivedAnswer) -> list[str]:
     if answer.error is None or expect.error is not None:
         return []
     return ["status", "error"] if answer.status is not None and answer.status >= 400 else ["error"]
 
 
-def _chunks(_: Expect, answer: Answer, __: Observation) -> list[Values]:
+def _chunks(_: Expect, answer: ReceivedAnswer, __: Observation) -> list[Values]:
     return [_chunk(chunk) for chunk in answer.chunks]
 
 
@@ -71,7 +71,7 @@ def _chunk(chunk: Chunk) -> Values:
     return found if chunk.metadata is MISSING else found | {"metadata": chunk.metadata}
 
 
-def _body(expect: Expect, answer: Answer, _: Observation) -> Any:
+def _body(expect: Expect, answer: ReceivedAnswer, _: Observation) -> Any:
     if isinstance(expect.body, str):
         return answer.body.decode("utf-8", "replace")
     value = answer.value()
@@ -80,26 +80,26 @@ def _body(expect: Expect, answer: Answer, _: Observation) -> Any:
     return value
 
 
-def _error(_: Expect, answer: Answer, __: Observation) -> Values | None:
+def _error(_: Expect, answer: ReceivedAnswer, __: Observation) -> Values | None:
     return None if answer.error is None else {key: answer.error[key] for key in _OF_ERRORS if key in answer.error}
 
 
-def _done(expect: Expect, answer: Answer, _: Observation) -> Any:
+def _done(expect: Expect, answer: ReceivedAnswer, _: Observation) -> Any:
     if answer.done is MISSING or isinstance(expect.done, bool):
         return answer.done is not MISSING
     return answer.done
 
 
-def _outcome(_: Expect, answer: Answer, seen: Observation) -> Any:
+def _outcome(_: Expect, answer: ReceivedAnswer, seen: Observation) -> Any:
     end = seen.end_of(answer)
     return MISSING if end is None else end.outcome
 
 
-def _headers(expect: Expect, answer: Answer, _: Observation) -> Values:
+def _headers(expect: Expect, answer: ReceivedAnswer, _: Observation) -> Values:
     return {name: answer.headers.get(name) for name in expect.headers}
 
 
-_OBSERVED: Final[Mapping[str, Callable[[Expect, Answer, Observation], Any]]] = {
+_OBSERVED: Final[Mapping[str, Callable[[Expect, ReceivedAnswer, Observation], Any]]] = {
     "status": lambda _, answer, __: MISSING if answer.status is None else answer.status,
     "headers": _headers,
     "text": lambda _, answer, __: answer.text,

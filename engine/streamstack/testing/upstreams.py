@@ -20,7 +20,7 @@ from streamstack.testing.answers import AnswerError, Fault, Sender, Written, dis
 from streamstack.testing.calls import Call, fits
 from streamstack.testing.certificates import authority
 from streamstack.testing.messages import MessageAnswer
-from streamstack.testing.models import Asking
+from streamstack.testing.models import ModelRequest
 
 #: Tells the server which call a request is. It is not among the headers of the call.
 _CALL: Final = "X-Streamstack-Test-Call"
@@ -117,7 +117,7 @@ class LocalUpstreams:
         call.respond = respond = respond if fault is None else fault.change(respond)
         if call.url.scheme in ("ws", "wss") and respond.messages is not None:
             return MessageAnswer.of(respond)
-        return make_answer(respond, Asking(call.url, call.body, call.number), call.method)
+        return make_answer(respond, ModelRequest(call.url, call.body, call.number), call.method)
 
     def _unanswered(self, call: Call) -> Sender:
         """Return what answers a call that no upstream does. Raises AnswerError if nothing does."""

@@ -32,19 +32,26 @@ class VirtualTimeError(Exception):
 
 
 class VirtualSelector(selectors.DefaultSelector):
-    """Polls real sockets. Where nothing is ready, the clock jumps instead of waiting."""
+    """Polls real sockets. Where nothing is ready, the clock jumps instead of waiting.
 
-    def __init__(self, patience: float, limit: float) -> None:
+    Threads and other processes, such as a database, need real time: the clock stands still while any of their work is
+    under way, which ``outside`` counts. Such work may also send messages to connections that wait for no answer
+    (NOTIFY). So ``_worked`` remembers that there was some since the last jump, and before the next one each of these
+    connections makes a round trip (``clock.round_trips``), which brings the messages. ``_trips`` has the tasks of the
+    round trips: they count as work outside too, but don't set ``_worked``, or each would lead to another one.
+    """
+
+    def __init__(self, stall_limit: float, limit: float) -> None:
         super().__init__()
         self.now = _BEGIN
         self.polls = 0  # at the time of the CPU
-        self.outside = 0  # works of others that are under way
+        self.outside = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._patience = patience
+        self._stall_limit = stall_limit
         self._limit = limit
         self._ends = time.monotonic() + limit
-        self._worked = False  # others have worked since the last jump
-        self._trips: list[asyncio.Task[None]] = []  # the round trips that were begun last
+        self._worked = False
+        self._trips: list[asyncio.Task[None]] = []
         self._probe = _connected_pair()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,10 +76,9 @@ class VirtualSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if self.outside:
-            # Round trips don't count as work themselves, or each would lead to another one.
             self._worked |= self.outside > sum(not trip.done() for trip in self._trips)
             # Where it takes very long, it may wait for what needs time itself, such as the lock of a transaction.
-            if (ready := super().select(self._patience)) or not self.outside:
+            if (ready := super().select(self._stall_limit)) or not self.outside:
                 return ready
         elif ready := self._arrived():
             return ready
@@ -83,7 +89,7 @@ class VirtualSelector(selectors.DefaultSelector):
                 self._trips = [self._loop.create_task(each()) for each in clock.round_trips]
                 return []
         if timeout is None:
-            if ready := super().select(self._patience):
+            if ready := super().select(self._stall_limit):
                 return ready
             raise VirtualTimeError(f"nothing will happen any more: no timer is set{self._tasks()}")
         # Sums of times may end a little after a rounded one: the clock moves on all the same.
@@ -123,9 +129,9 @@ def _connected_pair() -> tuple[socket.socket, socket.socket]:
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock is virtual; threads that it starts count as work outside."""
 
-    def __init__(self, *, patience: float = 5.0, limit: float = 60.0) -> None:
-        """``patience`` and ``limit`` are real seconds: without any event, and of the whole loop."""
-        self.clock = VirtualSelector(patience, limit)
+    def __init__(self, *, stall_limit: float = 5.0, limit: float = 60.0) -> None:
+        """``stall_limit`` and ``limit`` are real seconds: without any event, and of the whole loop."""
+        self.clock = VirtualSelector(stall_limit, limit)
         super().__init__(self.clock)
         self.clock.attach(self)
 
@@ -160,19 +166,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def virtual_time(
-    start: datetime | None = None, *, patience: float = 5.0, limit: float = 60.0
+    start: datetime | None = None, *, stall_limit: float = 5.0, limit: float = 60.0
 ) -> Iterator[asyncio.Runner]:
     """Install virtual time, and yield the runner of an event loop that goes by it.
 
     Args:
         start: The moment at which the clock starts; None is the present second.
-        patience: Real seconds without any event, after which an endless wait is reported.
+        stall_limit: Real seconds without any event, after which an endless wait is reported.
         limit: Real seconds that all may take.
     """
     began = start or datetime.now(UTC).replace(microsecond=0)
 
     def factory() -> VirtualLoop:
-        return VirtualLoop(patience=patience, limit=limit)
+        return VirtualLoop(stall_limit=stall_limit, limit=limit)
 
     with asyncio.Runner(loop_factory=factory) as runner:
         loop = runner.get_loop()
