@@ -124,7 +124,7 @@ async def test_chat_answers_though_it_can_not_be_saved(server: Process, postgres
     query(postgres, "ALTER TABLE messages RENAME TO elsewhere")
     reply = await chat(server, "text/plain")
     assert (reply.status, reply.complete) == (200, True)
-    assert reply.body.endswith(b"waited for the end.")
+    assert reply.body.endswith(b"and a model answers instead.")
     await server.stop()
     await server.process.wait()
 

@@ -76,7 +76,8 @@ SPLIT = "- stream: {content: a b c, split: {by: words, size: << input.v >>}}"
         (NESTED, {"v": [{"type": "video"}]}, "`messages[0].content[0]` is not a message part"),
         (MESSAGES, {"v": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "`messages[0].content[0]` req"),
         (TOOLS, {"v": [{"type": "web_search"}]}, "`tools[0]` is not a tool"),
-        (TOOLS.replace("tools", "system"), {"v": [{"type": "document"}]}, "`system[0]` is not a message part"),
+        (TOOLS.replace("tools", "system"), {"v": [{"type": "document"}]}, "`system[0]` needs `url`"),
+        (TOOLS.replace("tools", "system"), {"v": [{"type": "video"}]}, "`system[0]` is not a message part"),
         (TOOLS.replace("tools", "options"), {"v": {"n": 2}}, "`options` must be options for one response"),
         (
             MESSAGES.replace("<< input.v >>", "'<< input.list + [{\"role\": \"user\", \"content\": input.v}] >>'"),
