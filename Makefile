@@ -10,7 +10,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
 DIR ?= definitions/
-JOBS ?= 2
+JOBS ?= 3
 ARGS ?=
 
 BIN := $(VENV)/bin
