@@ -232,6 +232,8 @@ def test_words_of_the_shell(text: str, wanted: tuple[Any, ...]) -> None:
         ('curl -H "X: $(cat key)" x.example', "`$(...` runs another command"),
         ("curl ftp://x.example/a", "the URL begins with ftp://: only http:// and https://"),
         ("curl -H", "option -H requires argument"),
+        ("curl https://x.example/a?alt=sse&key=AIzaSECRET -d a", "quote the URL"),
+        ("curl a.example https://x.example/?key=AIzaSECRET", "the command has 2 URLs, and needs one: a.example ..."),
     ],
 )
 def test_commands_that_can_not_be_read(text: str, told: str) -> None:
@@ -241,6 +243,109 @@ def test_commands_that_can_not_be_read(text: str, told: str) -> None:
     result = run("curl", "-", stdin=text) if text.startswith("curl") else run(text)
     assert result.exit_code == 2
     assert result.stderr.startswith("streamstack: ")
+    assert "SECRET" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([""], "the command has no URL"),
+        (["curl"], "the command has no URL"),
+        ([" "], "the command has no URL"),
+        (["wget https://x.example"], "`wget ...` is not a curl command"),
+        (["http", "POST", "x.example"], "`http ...` is not a curl command"),
+    ],
+)
+def test_words_that_are_no_command_of_curl(words: list[str], told: str) -> None:
+    """The message says what is missing."""
+    result = run("curl", *words)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    result = run("curl", "-", stdin=" ".join(words))
+    assert (result.exit_code, told in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "& curl y.example -H 'X-Key: SECRET'",
+        "&& TOKEN=SECRET run",
+        "| SECRETSECRETSECRET",
+        "; a?key=SECRET",
+        "&SECRET=1",
+    ],
+)
+def test_what_follows_is_never_shown_with_a_secret(rest: str) -> None:
+    """At most its first word is."""
+    request = read_curl(f"curl x.example {rest}")
+    assert len(request.notes) == 1
+    assert "SECRET" not in request.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "is_json"),
+    [
+        ('{"a":NaN,"b":1}', False),
+        ('{"a":1e999}', False),
+        ("[-Infinity]", False),
+        ('{"api_key": "SECRET1", "a": }', False),
+        ("[" * 100_000, False),
+        ('{"a":1e99}', True),
+    ],
+)
+def test_bodies_that_claim_to_be_json(body: str, *, is_json: bool) -> None:
+    """One that is not valid is sent as the text that it is, and noted."""
+    relay = make_relay(read_curl(["curl", "https://x.example/a", "--json", body]))
+    assert ("the body is not valid JSON" in relay.notes) is not is_json
+    assert "SECRET1" not in relay.text
+    assert validate({"relay.yaml": relay.text}, REGISTRY, Streaming(), None)[1] == []
+    assert ("      json:" in relay.text) is is_json
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["https://x.example/a", "-H", "X-Signature: 12ab"],
+        ["https://x.example/a", "-H", "X-Hub-Signature-256: 12ab"],
+        ["https://x.example/a?sig=12ab"],
+        ["https://x.example/a?signature=12ab"],
+        ["https://x.example/a?X-Amz-Credential=12ab"],
+        ["https://x.example/a?X-Amz-Security-Token=12ab"],
+        ["https://x.example/a?X-Goog-Signature=12ab"],
+        ["https://x.example/a", "-H", "X-Amz-Security-Token: 12ab"],
+        ["https://x.example/a", "-d", "signature=12ab"],
+        ["https://x.example/a?token=1234512"],
+    ],
+)
+def test_signatures_are_secrets(words: list[str]) -> None:
+    """In headers, queries and forms, also where they look like numbers."""
+    text = make_relay(read_curl(["curl", *words])).text
+    assert "12ab" not in text
+    assert "1234512" not in text
+    assert "<< env.EXAMPLE_" in text or "<< env.X_" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "media"),
+    [
+        (["https://x.example/v1/text-to-speech/abc", "--json", '{"text": "a"}'], "audio/mpeg"),
+        (["https://x.example/v1/text-to-speech/abc/stream?output_format=pcm_16000", "-N"], "audio/pcm"),
+        (["https://x.example/v1/sounds?output_format=mp3_44100_128", "-d", "a=b"], "audio/mpeg"),
+        (["https://x.example/v1/audio/speech", "--json", '{"response_format": "wav"}'], "audio/wav"),
+        (["https://x.example/a", "-H", "Accept: audio/*"], "application/octet-stream"),
+        (["https://x.example/a/stream"], "application/octet-stream"),
+        (["https://x.example/a/stream", "-N"], None),
+        (["https://x.example/streams"], None),
+        (["https://x.example/v1/text-to-speech/abc/with-timestamps"], None),
+        (["https://x.example/v1/images?response_format=b64_json"], None),
+    ],
+)
+def test_sound_and_streams_are_relayed_as_bytes(words: list[str], media: str | None) -> None:
+    """Because of the path, the format that is asked for, or `Accept`."""
+    text = make_relay(read_curl(["curl", *words])).text
+    assert ("decode: bytes" in text) is (media is not None)
+    assert f"Content-Type: {media}" in text or media is None
+    assert validate({"relay.yaml": text}, REGISTRY, Streaming(), None)[1] == []
 
 
 def test_what_is_left_out() -> None:

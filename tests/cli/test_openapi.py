@@ -91,3 +91,16 @@ def test_what_can_not_be_done_is_said(
     found = run(*arguments)
     assert found.exit_code == code
     assert message in found.stderr
+
+
+def test_schemas_that_are_left_out_are_listed(run: Callable[..., Result], tmp_path: Path) -> None:
+    """By their place, with what is possible; the comparison counts in words."""
+    schema = "{$ref: '#x', $defs: {a: {$anchor: x}}}"
+    text = ENDPOINT.replace("}}\n", f"}}, v: {{type: json, schema: {schema}}}}}\n")
+    assert run("--out", "old.yaml").exit_code == 0
+    (tmp_path / "definitions" / "a.yaml").write_text(text)
+    found = run("--diff", "old.yaml").stderr.splitlines()
+    assert found[0] == (
+        "the `schema` is left out: definitions/a.yaml:4 (v); `$ref` must be `#` or `#/...`, without `$anchor`"
+    )
+    assert found[-1] == "0 breaking changes, 1 other"

@@ -531,3 +531,95 @@ def test_a_document_does_not_differ_from_itself_in_another_version() -> None:
     """3.1 has other names for the same."""
     text = BASE + "streaming: {resume: true}"
     assert compare(make(text).document, make(text, "3.1").document) == []
+
+
+# ------------------------------------------------------------------- schemas of authors with references
+
+TREE = """
+inputParameters:
+  v:
+    type: json%s
+    schema:
+      $id: https://example.org/tree
+      type: object
+      required: [n%s]
+      properties:
+        n: {$ref: '#/$defs/pattern', description: How many}
+        next: {$ref: '#'}
+        same: {$ref: 'https://example.org/tree#/properties/n'}
+      $defs: {pattern: {type: %s, maximum: %s}}
+"""
+
+
+@pytest.mark.parametrize("version", VALIDATORS)
+@pytest.mark.parametrize("more", ["", ", nullable: true", ", in: wholeBody", ", in: query"])
+def test_references_of_authors_lead_into_the_document(version: str, more: str) -> None:
+    """A schema with references is a component: `#` and `#/...` lead to it, from any place."""
+    keys = TREE.replace("%s", more and more.replace(", ", "\n    "), 1) % ("", "integer", "5")
+    api = make(endpoint(keys), version)
+    assert api.left_out == ()
+    contract = Contract(api.document)
+    schema = {"$ref": "#/components/schemas/postA_v"}
+    assert contract.fits(schema, {"n": 5, "next": {"n": 1, "same": 2}}) == []
+    assert contract.fits(schema, {"n": 5, "next": {"n": 6, "same": "x"}}) != []
+    found = api.document["paths"]["/a"]["post"]
+    where = found["parameters"][0]["content"] if "query" in more else found["requestBody"]["content"]
+    inner = where["application/json"]["schema"]
+    inner = inner["properties"]["v"] if "properties" in inner else inner
+    assert inner == ({"anyOf": [schema, {"type": "null"}]} if "null" in more else schema)
+
+
+@pytest.mark.parametrize(
+    ("after", "messages"),
+    [
+        (("", "integer", "4"), {"maximum of `n` of `v` of the request body changed from `5` to `4`"}),
+        (("", "integer", "6"), set()),
+        ((", z", "integer", "5"), {"the property `z` of `v` of the request body is now required"}),
+        (("", "string", "5"), {"the type of `n` of `v` of the request body changed from `integer` to `string`"}),
+    ],
+)
+def test_changes_behind_references_break(after: tuple[str, ...], messages: set[str]) -> None:
+    """The comparison looks into the schemas of authors."""
+    old, new = (make(endpoint(TREE % ("", *each))).document for each in (("", "integer", "5"), after))
+    found = {each.message.partition(" (")[0] for each in compare(old, new) if each.breaking}
+    assert messages <= found
+    assert bool(found) is bool(messages)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "breaking"),
+    [
+        ("{}", "{uniqueItems: true}", True),
+        ("{not: {type: 'null'}}", "{}", False),
+        ("{}", "{additionalProperties: false}", True),
+        ("{maxProperties: 3}", "{maxProperties: 2}", True),
+        ("{}", "{allOf: [{type: object}]}", True),
+        ("{allOf: [{type: object}]}", "{allOf: [{type: [object, array]}]}", False),
+    ],
+)
+def test_changes_of_any_keyword_are_seen(before: str, after: str, *, breaking: bool) -> None:
+    """A keyword that is not looked into breaks clients where it is new or another."""
+    old, new = (
+        make(endpoint(f"inputParameters: {{v: {{type: json, schema: {each}}}}}")).document for each in (before, after)
+    )
+    found = compare(old, new)
+    assert found
+    assert any(each.breaking for each in found) is breaking
+
+
+@pytest.mark.parametrize("schema", ["{$ref: '#x', $defs: {a: {$anchor: x}}}", "{items: {$dynamicRef: '#'}}"])
+def test_schemas_that_can_not_be_moved_are_told(schema: str) -> None:
+    """What leads to a place by its name has no such place in the document."""
+    api = make(endpoint(f"inputParameters: {{v: {{type: json, schema: {schema}}}}}"))
+    assert [str(each).rpartition(" ")[2] for each in api.left_out] == ["(v)"]
+    assert "schemas" not in api.document["components"] or "postA_v" not in api.document["components"]["schemas"]
+
+
+def test_promises_have_references_too() -> None:
+    """Of responses as of requests."""
+    schema = "{$ref: '#/$defs/x', $defs: {x: {type: string}}}"
+    keys = f"responseType: json\nresponseSchema: {{type: json, schema: {schema}}}"
+    document = make(endpoint(keys, "[{return: << request.text | fromJson >>}]")).document
+    content = document["paths"]["/a"]["post"]["responses"]["200"]["content"]["application/json"]
+    reference = content["schema"]["$ref"].removeprefix("#/components/schemas/")
+    assert document["components"]["schemas"][reference]["$defs"] == {"x": {"type": "string"}}

@@ -36,6 +36,12 @@ _SHELL: Final = re.compile(
 )
 
 
+#: Characters of a URL in a message; a longer one may be, or hold, a secret.
+_LONGEST: Final = 30
+#: What a command that is shown must not hold, since it may be a secret.
+_REVEALING: Final = re.compile(r"[=:@]|[A-Za-z0-9_-]{12,}")
+
+
 class CurlError(ValueError):
     """Why a command can't be read."""
 
@@ -149,6 +155,8 @@ def _split(text: str, request: CurlRequest) -> list[str]:
         elif kind == "double":
             quoted = not quoted
         elif kind == "operator":
+            if re.match(r"&[^\s&=]+=", text[found.start() :]) and not text[: found.start()][-1:].isspace():
+                raise CurlError("`&` in the URL ends the command: quote the URL, such as 'https://...?a=1&b=2'")
             _note_rest(text[found.start() :], request)
             at = len(text)
             break
@@ -181,8 +189,11 @@ def _note_rest(text: str, request: CurlRequest) -> None:
     if (target := re.match(r">\s*([^\s|;&<>]+)\s*$", text)) is not None:
         request.output = target[1]
     elif rest := text.strip(" \n;&"):
-        line = rest.splitlines()[0]
-        request.notes.append(f"what follows the command was left out: `{line[:60]}`")
+        line = rest.splitlines()[0][:60]
+        if _REVEALING.search(line):  # what follows may hold a secret
+            word = re.match(r"[|;&<>\s]*[A-Za-z]{1,15}(?=\s)", line)
+            line = f"{word[0] if word is not None else ''} ...".strip()
+        request.notes.append(f"what follows the command was left out: `{line}`")
 
 
 #: Options with a value, and without one; what is not read is known to be without effect on the request.
@@ -284,10 +295,11 @@ class _Options:
                 self._request.notes.append(f"`{option}` was left out: {_LEFT_OUT[name]}")
             else:
                 self._apply(name, value)
-        self._urls += urls
+        self._urls = [url for url in (*self._urls, *urls) if url.strip()]
         if len(self._urls) != 1:
             count = f"{len(self._urls)} URLs" if self._urls else "no URL"
-            raise CurlError(f"the command has {count}, and needs one: {' '.join(self._urls)}".rstrip(": "))
+            shown = " ".join("..." if "?" in url or len(url) > _LONGEST else url for url in self._urls)
+            raise CurlError(f"the command has {count}, and needs one: {shown}".rstrip(": "))
         self._finish(self._urls[0])
 
     def _apply(self, name: str, value: str) -> None:

@@ -59,8 +59,13 @@ def _command(words: tuple[str, ...]) -> str | list[str]:
         raise CurlError(f"`{words[0][:40]}` can't be imported: write `streamstack import curl '...'`")
     if words[1:] == ("-",):
         text = sys.stdin.read().strip().removeprefix("$ ")
-    elif len(words) == 2 and re.search(r"[\s'\"]", words[1]):
+    elif len(words) == 2 and (re.search(r"[\s'\"]", words[1]) or words[1] in ("", "curl")):
         text = words[1].strip().removeprefix("$ ")
     else:
+        text = None
+    other = re.match(r"([A-Za-z][\w-]*)(?:\s|$)", " ".join(words[1:]) if text is None else text)
+    if other is not None and other[1] not in ("curl", "localhost"):
+        raise CurlError(f"`{other[1][:20]} ...` is not a curl command")
+    if text is None:
         return list(words)
     return text if text.startswith("curl") else f"curl {text}"

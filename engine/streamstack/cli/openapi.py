@@ -67,7 +67,7 @@ def openapi(
     breaking = [each for each in changes if each.breaking]
     for each in changes:
         click.echo(f"{'breaking' if each.breaking else 'fine'}: {each}")
-    click.echo(f"{_count(len(breaking), 'breaking change')}, {len(changes) - len(breaking)} others", err=True)
+    click.echo(f"{_count(len(breaking), 'breaking change')}, {_count(len(changes) - len(breaking), 'other')}", err=True)
     context.exit(FOUND if breaking else CLEAN)
 
 
@@ -88,6 +88,8 @@ def _make(context: click.Context, path: Path, version: str) -> Api:
 
 
 def _report_unknown(api: Api) -> None:
+    for left_out in api.left_out:
+        click.echo(f"the `schema` is left out: {left_out}; `$ref` must be `#` or `#/...`, without `$anchor`", err=True)
     if not api.unknown:
         return
     verb = "has" if len(api.unknown) == 1 else "have"

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from mimetypes import guess_type
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
@@ -19,7 +20,9 @@ from streamstack.runtime.providers import PROVIDERS
 
 #: Names of headers, parameters and fields whose values are secrets.
 _SECRETS: Final = re.compile(
-    r"authorization|cookie|(?:.*[-_])?(?:key|api-?key|token|secret|password|passwd|auth|credential)s?", re.IGNORECASE
+    r"authorization|cookie|(?:.*[-_])?(?:key|api-?key|token|secret|password|passwd|auth|credential)s?|"
+    r"(?:.*[-_])?(?:signature|sig)(?:[-_].*)?|x-amz-(?!target|meta-|algorithm|expires|version|acl).*",
+    re.IGNORECASE,
 )
 _NO_SECRETS: Final = re.compile(r".*(?:idempotency|public|max|page|next|sort).*|key", re.IGNORECASE)
 #: Fields that an author sets, and a client does not.
@@ -33,12 +36,30 @@ _PLACEHOLDER: Final = re.compile(r"\{{1,2}(\w+)\}{1,2}|<([\w -]+)>|(?<![^/]):([A
 _SCHEME: Final = re.compile(r"(Bearer|Basic|Token|Bot|Key|ApiKey|Api-Key|token|bearer)\s+(.+)")
 #: A part of a path that is a secret of its own, as those of webhooks are; an id has fewer characters, or is a UUID.
 _TOKEN: Final = re.compile(r"(?![0-9a-f]{8}-)(?=[^a-z]*[A-Z]|.*\d)[A-Za-z0-9_:-]{24,}")
+#: A member of an object with a text, in JSON that is not valid as a whole.
+_QUOTED: Final = re.compile(r'"([\w-]+)"(\s*:\s*)"([^"\\]*)"')
+#: Paths whose responses are sound, paths whose responses are streams, and media types by the format asked for.
+_SOUND: Final = re.compile(
+    r".*(?:text-to-speech(?!.*with-timestamps)|/audio/speech$|/(?:tts|speak)(?:/|$)).*", re.DOTALL
+)
+_STREAM: Final = re.compile(r".*/stream(?:/.*)?")
+_SOUNDS: Final = {
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+    "opus": "audio/ogg",
+    "ogg": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "pcm": "audio/pcm",
+    "ulaw": "audio/basic",
+}
 _FOREIGN: Final = re.compile(r"\{\{|\$\{|\{%")
 #: Headers that the server makes itself.
 _OWN_HEADERS: Final = frozenset({"content-length", "host", "accept-encoding", "expect"})
 #: Hosts whose second level does not name the provider.
 _LABELS: Final = {"generativelanguage.googleapis.com": "gemini"}
 _OLLAMA: Final = re.compile(r"/api/(?:generate|chat|pull|create)")
+_ANY_BYTES: Final = "application/octet-stream"
 _ENDPOINT_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 _TYPES: Final = {str: "text", bool: "boolean", int: "integer", float: "decimal"}
 
@@ -160,13 +181,18 @@ class _Writer:
         """Return the JSON of the body; None where it is none."""
         media = self._request.media_type
         text = self._request.data
+        if text is not None and media.endswith("json"):
+            return self._read_json(text)
         if text is None or not (media in ("", "application/x-www-form-urlencoded") or media.endswith("json")):
             return None
-        if not media.endswith("json") and not text.lstrip().startswith(("{", "[")):
-            return None
+        return self._read_json(text) if text.lstrip().startswith(("{", "[")) else None
+
+    def _read_json(self, text: str) -> Any:
+        """Return the value of a body that claims to be JSON; None, with a note, where it is not valid."""
         try:
-            return json.loads(text)
-        except ValueError:
+            return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        except (ValueError, RecursionError):
+            self._notes.append("the body is not valid JSON")
             return None
 
     def write(self) -> Relay:
@@ -268,7 +294,7 @@ class _Writer:
         body: Mapping[str, Any] = self._body if isinstance(self._body, dict) else {}
         for media in (output, accept):
             if media.startswith(("audio/", "video/", "image/")) or media in ("application/pdf", "application/zip"):
-                return "bytes", media
+                return "bytes", self._sound() or _ANY_BYTES if "*" in media else media
         if accept == "application/octet-stream":
             return "bytes", accept
         if accept == "text/event-stream" or body.get("stream") is True or ("alt", "sse") in self._request.query:
@@ -276,10 +302,24 @@ class _Writer:
         local = _OLLAMA.fullmatch(self._url.path) and body.get("stream") is not False
         if accept in ("application/x-ndjson", "application/jsonl", "application/ndjson") or local:
             return "ndjson", ""
+        sound = self._sound()
+        if sound is not None or _SOUND.fullmatch(self._url.path):
+            return "bytes", sound or "audio/mpeg"
         if self._request.unbuffered:
             self._notes.append("the response is read as server-sent events: `decode` has ndjson, lines, csv, bytes too")
             return "sse", ""
+        if _STREAM.fullmatch(self._url.path) and "json" not in accept and body.get("stream") is not False:
+            self._notes.append("the response is relayed as bytes: `decode` has sse, ndjson, lines, csv too")
+            return "bytes", _ANY_BYTES
         return None, ""
+
+    def _sound(self) -> str | None:
+        """Return the media type of the sound that the request asks for, None where it does not."""
+        fields = dict(self._request.query) | (self._body if isinstance(self._body, dict) else {})
+        for name in ("output_format", "response_format", "audio_format", "outputFormat"):
+            if isinstance(format_ := fields.get(name), str):
+                return _SOUNDS.get(re.split(r"[_\W]", format_.lower())[0])
+        return None
 
     def _make_url(self) -> str:
         def bind(found: re.Match[str]) -> str:
@@ -305,7 +345,7 @@ class _Writer:
         query: dict[str, Any] = {}
         for written, value in self._request.query:
             name = written_name(written)
-            made = self._values.field(written, _typed(value))
+            made = self._values.field(written, _parameter(written, value))
             if name in query:
                 before = query[name]
                 query[name] = [*before, made] if isinstance(before, list) else [before, made]
@@ -368,8 +408,15 @@ class _Writer:
             return {}
         fields = parse_qsl(request.data, keep_blank_values=True)
         if request.media_type in ("", "application/x-www-form-urlencoded") and "=" in request.data:
-            return {"form": {written_name(name): values.field(name, _typed(value)) for name, value in fields}}
-        return {"body": values.text(request.data)}
+            return {"form": {written_name(name): values.field(name, _parameter(name, value)) for name, value in fields}}
+        return {"body": values.constant(_QUOTED.sub(self._hide_member, request.data))}
+
+    def _hide_member(self, found: re.Match[str]) -> str:
+        """Return a member of what is nearly JSON, with a variable where it holds a secret."""
+        name, between, value = found.groups()
+        if VARIABLE.search(value) or not _is_secret(name, value):
+            return found[0]
+        return f'"{name}"{between}"{variable(self._values.secret_name(value, name))}"'
 
     def _make_messages(self) -> dict[str, Any]:
         """Return the conversation of the body with the user's last message as an input; nothing where it has none."""
@@ -393,7 +440,21 @@ class _Writer:
     def _make_part(self, name: str, part: Any) -> Any:
         if part.file:
             return self._values.input(name, None, type="file")
-        return self._values.field(name, _typed(part.value))
+        return self._values.field(name, _parameter(name, part.value))
+
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if isfinite(number) else _refuse(text)
+
+
+def _parameter(name: str, text: str) -> Any:
+    """Return a parameter as what it is written like; one that is a secret stays a text."""
+    return text if _is_secret(name, text) else _typed(text)
 
 
 def _typed(text: str) -> Any:

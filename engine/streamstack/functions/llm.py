@@ -29,7 +29,7 @@ from streamstack.functions.http_upstream import (
 from streamstack.language.definition import Configured, Effects, Example, Parameter, Property, function
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
-from streamstack.language.schema import inputs_schema
+from streamstack.language.schema import Definitions, Schema, inputs_schema
 from streamstack.language.settings import PROVIDERS as NAMES
 from streamstack.language.settings import SIMULATOR, Simulation
 from streamstack.language.values import to_json
@@ -600,10 +600,11 @@ def _tool_of(name: str, functions: Mapping[str, Any]) -> Tool:
         raise _refuse(f"unknown function `{name}`{did_you_mean(name, functions)}")
     definition = called.definition
     try:
-        schema = inputs_schema(definition.inputs)
+        found: dict[str, Schema] = {}
+        schema = inputs_schema(definition.inputs, Definitions("#/$defs/", found))
     except ValueError as error:
         raise _refuse(f"`{name}` can't be a tool: {error}, which no model can give") from None
-    return Tool(name, definition.description or definition.summary, schema)
+    return Tool(name, definition.description or definition.summary, schema | ({"$defs": found} if found else {}))
 
 
 FUNCTIONS = (llm_chat,)

@@ -6,6 +6,7 @@ function is a choice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Literal
 
@@ -350,15 +351,78 @@ def _value(wanted: Bound | Constant, *, mode: Mode) -> Schema:
 # ------------------------------------------------------------------------- schemas of inputs for models
 
 
-def inputs_schema(inputs: Iterable[Input]) -> Schema:
+#: Keywords that hold data, and those that hold schemas by name.
+DATA_KEYWORDS: Final = frozenset({"default", "enum", "const", "examples", "required"})
+NAMED_KEYWORDS: Final = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_IDENTITIES: Final = frozenset({"$id", "$anchor", "$dynamicAnchor", "$dynamicRef"})
+
+
+class Definitions:
+    """Schemas of authors that have references: a document holds each in one place, and refers to it.
+
+    Args:
+        base: The reference to where the document holds them, with a slash at its end.
+        found: The schemas by name.
+        owner: The beginning of their names.
+    """
+
+    def __init__(self, base: str, found: dict[str, Schema], owner: str = "") -> None:
+        self._base = base
+        self._owner = owner
+        self.found = found
+        self.left_out: list[Input] = []
+
+    def add(self, declared: Input, source: Schema) -> Schema:
+        """Add the schema of an input and return the reference to it, or what allows any value if it can't be moved."""
+        made = re.sub(r"[^A-Za-z0-9._-]", "_", self._owner + declared.name) or "value"
+        name, number = made, 2
+        while True:
+            try:
+                root = {key: each for key, each in source.items() if key not in ("$id", "$schema")}
+                moved = _moved(root, str(source.get("$id", "")), self._base + name)
+            except ValueError:
+                self.left_out.append(declared)
+                return {}
+            if self.found.setdefault(name, moved) == moved:
+                return {"$ref": self._base + name}
+            name, number = f"{made}_{number}", number + 1
+
+
+def _moved(schema: Any, identity: str, place: str) -> Any:
+    """Return a schema whose references lead to its new place. Raises ValueError where that can't be."""
+    if isinstance(schema, list):
+        return [_moved(each, identity, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found: Schema = {}
+    for key, each in schema.items():
+        if key == "$ref":
+            inner = each.removeprefix(identity) or "#"
+            if inner != "#" and not inner.startswith("#/"):
+                raise ValueError(f"the reference {each} is not a JSON pointer")
+            found[key] = place + inner[1:]
+        elif key in _IDENTITIES:
+            raise ValueError(f"{key} has another meaning in another place")
+        elif key in NAMED_KEYWORDS:
+            found[key] = {name: _moved(one, identity, place) for name, one in each.items()}
+        else:
+            found[key] = each if key in DATA_KEYWORDS else _moved(each, identity, place)
+    return found
+
+
+def inputs_schema(inputs: Iterable[Input], definitions: Definitions | None = None) -> Schema:
     """Return the schema of an object with these inputs.
+
+    Args:
+        inputs: The inputs.
+        definitions: Takes the authors' schemas that have references; without it, these allow any value.
 
     Raises ValueError for one that JSON can't hold, a file or a stream.
     """
     listed = tuple(inputs)
     schema: Schema = {
         "type": "object",
-        "properties": {each.name: input_schema(each) for each in listed},
+        "properties": {each.name: input_schema(each, definitions) for each in listed},
         "additionalProperties": False,
     }
     required = [each.name for each in listed if each.required]
@@ -367,19 +431,21 @@ def inputs_schema(inputs: Iterable[Input]) -> Schema:
     return schema
 
 
-def input_schema(declared: Input) -> Schema:
+def input_schema(declared: Input, definitions: Definitions | None = None) -> Schema:
     """Return the schema of one input. Raises ValueError as `inputs_schema` does."""
     if keys.TYPES[declared.type].raw:
         raise ValueError(f"the input `{declared.name}` is a {declared.type}")
     schema: Schema = {"description": declared.description} if declared.description else {}
     schema |= keys.TYPES[declared.type].schema
-    if declared.schema is not None and not declared.schema.refers:
-        # References are to the outermost schema, which it is not here.
-        schema = declared.schema.source | schema
+    if declared.schema is not None:
+        source = declared.schema.source
+        if declared.schema.refers:  # references are to the outermost schema, which it is not here
+            source = definitions.add(declared, source) if definitions is not None else {}
+        schema = source | schema
     if declared.properties is not None:
-        schema |= inputs_schema(declared.properties)
+        schema |= inputs_schema(declared.properties, definitions)
     if declared.items is not None:
-        schema["items"] = input_schema(declared.items)
+        schema["items"] = input_schema(declared.items, definitions)
     limits: dict[str, Any] = {
         "minLength": declared.min_length,
         "maxLength": declared.max_length,
@@ -400,8 +466,11 @@ def input_schema(declared: Input) -> Schema:
 
 
 def _or_null(schema: Schema) -> Schema:
+    if "$ref" in schema:
+        schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "null"}]
     if "type" in schema:
-        schema["type"] = [schema["type"], "null"]
+        types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+        schema["type"] = list(dict.fromkeys([*types, "null"]))
     if "enum" in schema:
         schema["enum"] = [*schema["enum"], None]
     return schema

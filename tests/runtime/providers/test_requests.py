@@ -427,6 +427,7 @@ inputParameters:
   days: {type: list, items: {type: integer, minimum: 0}, maxItems: 7}
   about: {type: object, properties: {wind: {type: boolean, required: true}}}
   on: {type: date, nullable: true}
+  tree: {type: json, schema: {$ref: '#/$defs/a', $defs: {a: {type: array, items: {$ref: '#'}}}}}
 functionStack:
   - return: << input.city ~ " 21 " ~ input.unit >>
 """
@@ -443,9 +444,13 @@ SCHEMA = {
             "required": ["wind"],
         },
         "on": {"type": ["string", "null"], "format": "date"},
+        "tree": {"$ref": "#/$defs/tree"},
     },
     "additionalProperties": False,
     "required": ["city"],
+    "$defs": {
+        "tree": {"$ref": "#/$defs/tree/$defs/a", "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/tree"}}}}
+    },
 }
 
 

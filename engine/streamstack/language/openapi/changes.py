@@ -5,19 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, Final
+from urllib.parse import unquote
 
 from streamstack.errors import fast_dataclass
 
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace", "query")
 _TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 #: Keywords that bound values from below, and from above.
-_LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems")
-_UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
+_LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 #: Keywords that hold another schema, and how it is called.
+#: Keywords of requests that are not compared in detail: another value may refuse what was accepted.
+_WHOLE: Final = (
+    *("multipleOf", "uniqueItems", "not", "if", "then", "else", "contains", "minContains", "maxContains"),
+    *("propertyNames", "patternProperties", "prefixItems", "dependentRequired", "dependentSchemas"),
+    *("unevaluatedProperties", "unevaluatedItems"),
+)
 _INNER: Final = (("items", "items of "), ("additionalProperties", "other properties of "), ("contentSchema", ""))
 
 Data = dict[str, Any]
+#: The schema that allows any value.
+_ANY: Final[Data] = {}
 
 
 @fast_dataclass(order=True)
@@ -198,9 +208,10 @@ class _Comparison:
         self._values(old, new, where, sent=sent)
         if not sent:
             self._bounds(old, new, where)
+            self._limits(old, new, where)
         self._properties(old, new, where, sent=sent)
         self._alternatives(old, new, where, sent=sent)
-        for before, after in zip(old.get("allOf", ()), new.get("allOf", ()), strict=False):
+        for before, after in zip_longest(old.get("allOf", ()), new.get("allOf", ()), fillvalue=_ANY):
             self._schema(before, after, where, sent=sent)
         for keyword, what in _INNER:
             if keyword in old and keyword in new:
@@ -250,6 +261,15 @@ class _Comparison:
                 f"pattern of {where} changed from {_shown(before)} to {_shown(after)}", breaking=after is not None
             )
 
+    def _limits(self, old: Data, new: Data, where: str) -> None:
+        """Compare the keywords of requests whose values are not looked into."""
+        for keyword in _WHOLE:
+            if old.get(keyword) != new.get(keyword):
+                verb = "changed" if keyword in old and keyword in new else "is new" if keyword in new else "was removed"
+                self._report(f"{keyword} of {where} {verb}", breaking=keyword in new)
+        if new.get("additionalProperties") is False and old.get("additionalProperties") is not False:
+            self._report(f"{where} can no longer have other properties", breaking=True)
+
     def _properties(self, old: Data, new: Data, where: str, *, sent: bool) -> None:
         before, after = old.get("properties", {}), new.get("properties", {})
         needed, needs = set(old.get("required", ())), set(new.get("required", ()))
@@ -261,6 +281,8 @@ class _Comparison:
                 self._report(f"the field `{name}`{of} may now be missing", breaking=True)
             elif name in after and not sent and name in needs - needed:
                 self._report(f"the property `{name}`{of} is now required", breaking=True)
+        for name in () if sent else sorted(needs - needed - before.keys() - after.keys()):
+            self._report(f"the property `{name}`{of} is now required", breaking=True)
         for name in after:
             if name not in before:
                 required = not sent and name in needs
@@ -334,8 +356,17 @@ def _inlined(document: Data, value: Any, open_: tuple[str, ...] = ()) -> Any:
         return {key: _inlined(document, each, open_) for key, each in value.items()}
     target: Any = document
     for part in reference[2:].split("/"):
-        target = target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, dict) else {}
-    return _inlined(document, target, (*open_, reference))
+        name = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list):
+            target = target[int(name)] if name.isdecimal() and int(name) < len(target) else {}
+        else:
+            target = target.get(name, {}) if isinstance(target, dict) else {}
+    found = _inlined(document, target, (*open_, reference))
+    beside = {key: _inlined(document, each, open_) for key, each in value.items() if key != "$ref"}
+    if not beside or not isinstance(found, dict):
+        return found
+    annotated = beside.keys() <= {"description", "summary", "title", "default", "deprecated"}
+    return found | beside if annotated or not found.keys() & beside.keys() else beside | {"allOf": [found]}
 
 
 def _types(schema: Data) -> frozenset[str]:

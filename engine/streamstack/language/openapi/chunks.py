@@ -12,7 +12,7 @@ from streamstack.language.analysis.emissions import Emission, MetadataEvents, Se
 from streamstack.language.analysis.promises import OTHERS, UNNAMED
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.openapi.components import SCHEMAS, Components
-from streamstack.language.schema import Schema, input_schema, shape_schema
+from streamstack.language.schema import Definitions, Schema, input_schema, shape_schema
 from streamstack.language.shapes import Shape
 
 _KINDS: Final[Mapping[str, frozenset[str]]] = {
@@ -48,18 +48,18 @@ def value_of(shape: Shape) -> Value:
     return Value(shape_schema(shape), shape.may_be(("text",)), not shape.is_only("text") or bool(shape.null))
 
 
-def declared_value(declared: Input) -> Value:
+def declared_value(declared: Input, definitions: Definitions) -> Value:
     """Return the schema of a value that an author promises."""
     kinds = _KINDS.get(declared.type)
     if declared.type == "enum" and all(isinstance(each, str) for each in declared.values):
         kinds = _KINDS["text"]
     text = kinds is None or "text" in kinds
-    return Value(output_schema(declared), text, kinds is None or not text or declared.nullable)
+    return Value(output_schema(declared, definitions), text, kinds is None or not text or declared.nullable)
 
 
-def output_schema(declared: Input) -> Schema:
+def output_schema(declared: Input, definitions: Definitions) -> Schema:
     """Return the schema of what a declaration promises; defaults are for inputs alone."""
-    schema: Schema = _without_defaults(input_schema(declared))
+    schema: Schema = _without_defaults(input_schema(declared, definitions))
     return schema
 
 
@@ -125,6 +125,7 @@ class Payloads:
         shapes: Which of its events carry metadata.
         marked: Whether each good end is marked by the author's `done`.
         components: Takes the schemas of contents.
+        definitions: Takes the schemas of authors that have references.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Payloads:
         sent: Sent,
         shapes: MetadataEvents,
         components: Components,
+        definitions: Definitions,
         *,
         marked: bool,
     ) -> None:
@@ -144,6 +146,7 @@ class Payloads:
         self._shapes = shapes
         self._marked = marked
         self._components = components
+        self._definitions = definitions
         self.resumable = endpoint.streaming.resume is not None
         self.gaps = self.resumable or endpoint.streaming.slow_client == "dropOldest"
         self.chunks = list(self._gather())
@@ -165,7 +168,7 @@ class Payloads:
         promise = self._promised.get(name or UNNAMED)
         content = either(value_of(each.content) for each in steps if each.content is not None)
         if promise is not None:
-            promised = declared_value(promise)
+            promised = declared_value(promise, self._definitions)
             known = all(each.content is not None and each.content.kinds is not None for each in steps)
             content = Value(promised.schema, content.text, content.other) if known else promised
         label = "other" if name == OTHERS else name or UNNAMED

@@ -17,7 +17,7 @@ from streamstack.language.definition import Endpoint, Project
 from streamstack.language.graph import Graph
 from streamstack.language.openapi.chunks import Payloads, output_schema
 from streamstack.language.openapi.components import Components
-from streamstack.language.openapi.requests import JSON, make_body, make_parameters, template_of
+from streamstack.language.openapi.requests import JSON, make_body, make_parameters, portable, template_of
 from streamstack.language.openapi.responses import (
     dialect_content,
     error_statuses,
@@ -29,7 +29,7 @@ from streamstack.language.openapi.responses import (
     success_headers,
     success_statuses,
 )
-from streamstack.language.schema import Schema, shape_schema, unknown_parts
+from streamstack.language.schema import Definitions, Schema, shape_schema, unknown_parts
 from streamstack.language.settings import Settings
 from streamstack.language.shapes import ANY
 from streamstack.language.values import to_json
@@ -56,12 +56,14 @@ class Unknown:
 class Api:
     """The document of a project: OpenAPI as JSON data, and what of its emissions has no known type.
 
-    ``emissions`` is how many chunks, end markers and responses there are.
+    ``emissions`` is how many chunks, end markers and responses there are; ``left_out`` are the inputs whose `schema`
+    has references that lead nowhere in the document.
     """
 
     document: dict[str, Any]
     emissions: int
     unknown: tuple[Unknown, ...]
+    left_out: tuple[Unknown, ...] = ()
 
 
 def make_document(project: Project, settings: Settings, version: str = "3.2") -> Api:
@@ -88,6 +90,8 @@ class _Maker:
         self._unknown: dict[Mark, Unknown] = {}
         self._marks: set[Mark] = set()
         self._names: set[str] = set()
+        self._authored: dict[str, Schema] = {}
+        self._left_out: dict[Mark, Unknown] = {}
         self._resumed: list[tuple[Endpoint, Schema]] = []
 
     def make(self) -> Api:
@@ -102,6 +106,8 @@ class _Maker:
             paths.setdefault(path, {})[endpoint.method.lower()] = self._operation(endpoint)
         if self._resumed:
             paths["/_streams/{id}"] = self._streams()
+        for name, schema in self._authored.items():
+            self._components.add("schemas", name, portable(schema))
         tags = sorted({tag for each in endpoints for tag in each.tags})
         document = {
             "openapi": VERSIONS[self._version],
@@ -114,7 +120,10 @@ class _Maker:
         data: dict[str, Any] = json.loads(to_json(document))
         if self._version == "3.1":
             data = _without_items(data)
-        return Api(data, len(self._marks), tuple(sorted(self._unknown.values(), key=lambda each: each.mark)))
+        unknown, left_out = (
+            tuple(sorted(each.values(), key=lambda one: one.mark)) for each in (self._unknown, self._left_out)
+        )
+        return Api(data, len(self._marks), unknown, left_out)
 
     # -- operations
 
@@ -128,19 +137,22 @@ class _Maker:
         if endpoint.tags:
             operation["tags"] = list(endpoint.tags)
         operation["security"] = self._security(endpoint)
-        parameters = make_parameters(endpoint)
+        definitions = Definitions("#/components/schemas/", self._authored, f"{name}_")
+        parameters = make_parameters(endpoint, definitions)
         if endpoint.streaming.resume is not None:
             parameters += [self._components.parameter("LastEventId"), self._components.parameter("LastEventIdInQuery")]
             if endpoint.method not in ("GET", "HEAD", "OPTIONS"):
                 parameters.append(self._components.parameter("IdempotencyKey"))
         if parameters:
             operation["parameters"] = parameters
-        body = make_body(endpoint)
+        body = make_body(endpoint, definitions)
         if body is not None:
             operation["requestBody"] = body
         operation["responses"] = self._responses(
-            name, endpoint, has_body=body is not None, has_parameters=bool(parameters)
+            name, endpoint, definitions, has_body=body is not None, has_parameters=bool(parameters)
         )
+        for each in definitions.left_out:
+            self._left_out[each.mark] = Unknown(each.mark, (each.name,))
         return operation
 
     def _name(self, endpoint: Endpoint) -> str:
@@ -154,13 +166,15 @@ class _Maker:
         self._names.add(name)
         return name
 
-    def _responses(self, name: str, endpoint: Endpoint, *, has_body: bool, has_parameters: bool) -> dict[str, Any]:
+    def _responses(
+        self, name: str, endpoint: Endpoint, definitions: Definitions, *, has_body: bool, has_parameters: bool
+    ) -> dict[str, Any]:
         graph = Graph(endpoint)
         nodes = reachable(graph, self._graphs)
         statuses = success_statuses(graph, nodes)
         headers = success_headers(endpoint, nodes, self._components)
         description = endpoint.summary or "The response."
-        content = self._content(name, endpoint, graph)
+        content = self._content(name, endpoint, graph, definitions)
         responses: dict[str, Any] = {}
         for status in statuses:
             responses[status] = {"description": description, "headers": headers}
@@ -174,7 +188,7 @@ class _Maker:
         spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
         return responses | make_errors(errors, list(raised(nodes)), self._components, spec)
 
-    def _content(self, name: str, endpoint: Endpoint, graph: Graph) -> Schema:
+    def _content(self, name: str, endpoint: Endpoint, graph: Graph, definitions: Definitions) -> Schema:
         sent = follow_emissions(endpoint, self._project.functions, self._results)
         promised = {each.name for each in endpoint.chunks}
         if endpoint.response_type == "json":
@@ -182,7 +196,7 @@ class _Maker:
             mark = endpoint.mark if endpoint.response is None else endpoint.response.mark
             if endpoint.response_schema is not None:
                 self._note(mark, [])
-                return {JSON: {"schema": output_schema(endpoint.response_schema)}}
+                return {JSON: {"schema": output_schema(endpoint.response_schema, definitions)}}
             self._note(mark, unknown_parts(shape))
             return {JSON: {"schema": shape_schema(shape)}}
         formats = formats_of(endpoint)
@@ -203,7 +217,7 @@ class _Maker:
             node.step.function.effects.closes and node.step.when is None and not node.step.disabled
             for node in graph.root.nodes
         )
-        payloads = Payloads(name, endpoint, sent, shapes, self._components, marked=marked)
+        payloads = Payloads(name, endpoint, sent, shapes, self._components, definitions, marked=marked)
         content = make_content(payloads, formats)
         if endpoint.streaming.resume is not None:
             self._resumed.append((endpoint, {media: content[media] for media, spec in formats if spec.resumable}))

@@ -9,7 +9,7 @@ from typing import Any, Final
 from streamstack.formats import BY_NAME
 from streamstack.language.definition import Endpoint, Input, place_of
 from streamstack.language.paths import parameters, parse_path
-from streamstack.language.schema import Schema, input_schema, inputs_schema
+from streamstack.language.schema import DATA_KEYWORDS, NAMED_KEYWORDS, Definitions, Schema, input_schema, inputs_schema
 from streamstack.language.values import show_size
 
 JSON: Final = "application/json"
@@ -37,7 +37,7 @@ def template_of(path: str) -> str:
     return _PATH_PARAMETER.sub(r"{\1}", path)
 
 
-def make_parameters(endpoint: Endpoint) -> list[Schema]:
+def make_parameters(endpoint: Endpoint, definitions: Definitions) -> list[Schema]:
     """Return the parameters of the path, the query, the headers and the cookies."""
     route = parameters(endpoint.path)
     rests = {segment.names[0] for segment in parse_path(endpoint.path) if segment.rest}
@@ -47,7 +47,7 @@ def make_parameters(endpoint: Endpoint) -> list[Schema]:
         place = place_of(declared, endpoint.method, route, whole=whole)
         if declared.type == "stream" or place not in ("path", "query", "header", "cookie"):
             continue
-        found.append(_parameter(declared, place, rest=declared.name in rests))
+        found.append(_parameter(declared, place, definitions, rest=declared.name in rests))
     return found
 
 
@@ -55,8 +55,8 @@ def _is_whole(declared: Input) -> bool:
     return declared.location == "wholeBody" or declared.type == "stream"
 
 
-def _parameter(declared: Input, place: str, *, rest: bool) -> Schema:
-    schema = client_schema(declared, nested=False)
+def _parameter(declared: Input, place: str, definitions: Definitions, *, rest: bool) -> Schema:
+    schema = client_schema(declared, definitions)
     description = _described(declared, "It may contain slashes." if rest else "")
     found: Schema = {"name": declared.name, "in": place, "required": place == "path" or declared.required}
     if description:
@@ -71,30 +71,29 @@ def _parameter(declared: Input, place: str, *, rest: bool) -> Schema:
     return found | {"schema": schema}
 
 
-def client_schema(declared: Input, *, nested: bool = True, opened: bool = False) -> Schema:
-    """Return the schema of an input as clients send it.
+def client_schema(declared: Input, definitions: Definitions, *, opened: bool = False) -> Schema:
+    """Return the schema of an input as clients send it, without its description, which stands beside the schema.
 
     Args:
         declared: The input.
-        nested: Whether it has its description; that of a parameter stands beside the schema.
+        definitions: Takes the schemas that have references.
         opened: Whether unknown properties are ignored.
     """
-    schema = input_schema(declared)
-    if not nested:
-        schema.pop("description", None)
-    schema = _portable(schema)
+    schema = input_schema(declared, definitions)
+    schema.pop("description", None)
+    schema = portable(schema)
     opening: Schema = _opened(schema) if opened else schema
     return opening
 
 
-def _portable(schema: Any) -> Any:
+def portable(schema: Any) -> Any:
     """Return a schema with what else is known of its types, and without patterns that only RE2 reads."""
     if isinstance(schema, list):
-        return [_portable(each) for each in schema]
+        return [portable(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     found: Schema = {
-        key: _properties(each) if key == "properties" else each if key in _DATA else _portable(each)
+        key: _properties(each) if key in NAMED_KEYWORDS else each if key in DATA_KEYWORDS else portable(each)
         for key, each in schema.items()
     }
     types = found.get("type", ())
@@ -108,11 +107,8 @@ def _portable(schema: Any) -> Any:
     return found
 
 
-_DATA: Final = frozenset({"default", "enum", "const", "required"})
-
-
 def _properties(properties: Schema) -> Schema:
-    return {name: _portable(each) for name, each in properties.items()}
+    return {name: portable(each) for name, each in properties.items()}
 
 
 def _opened(schema: Any) -> Any:
@@ -133,7 +129,7 @@ def _described(declared: Input, more: str = "") -> str:
     return ". ".join(each for each in parts if each)
 
 
-def make_body(endpoint: Endpoint) -> Schema | None:
+def make_body(endpoint: Endpoint, definitions: Definitions) -> Schema | None:
     """Return the request body; None where requests have none."""
     route = parameters(endpoint.path)
     stream = next((each for each in endpoint.inputs if each.type == "stream"), None)
@@ -143,13 +139,14 @@ def make_body(endpoint: Endpoint) -> Schema | None:
         return _body(content, _with_size(stream), required=stream.required)
     whole = next((each for each in endpoint.inputs if each.location == "wholeBody"), None)
     if whole is not None:
-        return _body(_whole(endpoint, whole), _with_size(whole), required=whole.required)
+        return _body(_whole(endpoint, whole, definitions), _with_size(whole), required=whole.required)
     inside = tuple(each for each in endpoint.inputs if place_of(each, endpoint.method, route, whole=False) == "body")
     spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
     reads = dict(spec.schemas.reads) if spec is not None and spec.schemas is not None else {}
     if not inside and not reads:
         return None
-    return _body(_parts(endpoint, inside, reads), "", required=any(each.required for each in inside))
+    content = _parts(endpoint, inside, reads, definitions)
+    return _body(content, "", required=any(each.required for each in inside))
 
 
 def _body(content: Schema, description: str, *, required: bool) -> Schema:
@@ -162,11 +159,11 @@ def _with_size(declared: Input) -> str:
     return _described(declared, size)
 
 
-def _whole(endpoint: Endpoint, whole: Input) -> Schema:
+def _whole(endpoint: Endpoint, whole: Input, definitions: Definitions) -> Schema:
     if whole.type == "file":
         return {media: {} for media in whole.content_types or ("*/*",)}
     opened = endpoint.input_rules.unknown == "ignore"
-    schema = client_schema(whole, nested=False, opened=opened)
+    schema = client_schema(whole, definitions, opened=opened)
     content: Schema = {JSON: {"schema": schema}}
     if whole.type == "object":
         content[FORM] = content[MULTIPART] = {"schema": schema}
@@ -175,13 +172,13 @@ def _whole(endpoint: Endpoint, whole: Input) -> Schema:
     return content
 
 
-def _parts(endpoint: Endpoint, inputs: Iterable[Input], reads: Schema) -> Schema:
+def _parts(endpoint: Endpoint, inputs: Iterable[Input], reads: Schema, definitions: Definitions) -> Schema:
     """Return the content of a body whose properties are inputs: JSON, or a form."""
     opened = endpoint.input_rules.unknown == "ignore"
     listed = tuple(inputs)
     files = {each.name: _file(each) for each in listed if _is_file(each)}
     rest = tuple(each for each in listed if each.name not in files)
-    schema = _portable(inputs_schema(rest))
+    schema = portable(inputs_schema(rest, definitions))
     for each in rest:
         if description := _described(each):
             schema["properties"][each.name]["description"] = description
