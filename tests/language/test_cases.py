@@ -26,10 +26,10 @@ INVALID = sorted((CASES / "invalid").glob("*.yaml"))
 #: Codes whose cases are not files of YAML, and where they are shown.
 ELSEWHERE = {
     "file-too-large": "test_source.py: it takes a large file",
-    "unknown-table": "test_checks.py: a database has to say so",
-    "unknown-column": "test_checks.py: a database has to say so",
+    "unknown-table": "connections/database/test_statements.py: a database has to say so",
+    "unknown-column": "connections/database/test_statements.py: a database has to say so",
     "bad-url": "test_state_settings.py: it is of the settings",
-    "bad-sql": "test_checks.py: a database has to say so",
+    "bad-sql": "connections/database/test_statements.py: a database has to say so",
 }
 #: What the tests of `*.test.yaml` ask for.
 TESTED = """

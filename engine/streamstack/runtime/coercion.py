@@ -125,6 +125,11 @@ def invalid(details: list[dict[str, str]], *, status: int = 400) -> RunError:
     return RunError("invalid-input", message, status=status, details=details)
 
 
+def invalid_input(place: str, name: str, message: str, *, status: int = 400) -> RunError:
+    """Return the error of one fault; ``place`` is where the value came from."""
+    return invalid([{"in": place, "name": name, "message": message}], status=status)
+
+
 #: The integers that databases and clients hold without loss, where the declaration sets no bounds.
 SMALLEST: Final = -(2**63)
 LARGEST: Final = 2**63 - 1

@@ -16,7 +16,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from streamstack.errors import RunError
 from streamstack.language.definition import Input
 from streamstack.language.values import show_size
-from streamstack.runtime.coercion import invalid
+from streamstack.runtime.coercion import invalid_input
 from streamstack.runtime.decoders import Options, decoded, decoder_for, format_of, read_content_type
 from streamstack.runtime.decoders.decoder import OnInvalid
 from streamstack.runtime.inputs import Body, Form, JsonText, Layout
@@ -194,7 +194,7 @@ def _decode(data: bytes, charset: str | None) -> str:
 
 
 def _fault(message: str, name: str = "", *, place: str = "body", status: int = 400) -> RunError:
-    return invalid([{"in": place, "name": name[:80], "message": message}], status=status)
+    return invalid_input(place, name[:80], message, status=status)
 
 
 def too_long(most: int, name: str = "") -> RunError:

@@ -18,7 +18,7 @@ from streamstack.language.paths import Segment, parameters, parse_path
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
-from streamstack.runtime.coercion import invalid
+from streamstack.runtime.coercion import invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
 from streamstack.runtime.plan import Plan
@@ -128,7 +128,7 @@ class Reader:
             inputs[declared.name] = streamed_body.stream
             return inputs
         if declared.required:
-            raise invalid([{"in": "body", "name": declared.name, "message": "is required"}])
+            raise invalid_input("body", declared.name, "is required")
         inputs[declared.name] = nothing()
         inputs.absent = inputs.absent | {declared.name}
         return inputs

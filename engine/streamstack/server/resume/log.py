@@ -17,7 +17,7 @@ from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
 from streamstack.language.definition import Authentication
 from streamstack.language.settings import Resume
-from streamstack.runtime.coercion import invalid
+from streamstack.runtime.coercion import invalid_input
 from streamstack.server.access import Guard
 from streamstack.server.headers import BODILESS
 from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem_lines, status_of
@@ -67,7 +67,7 @@ def unknown_stream() -> RunError:
 def bad_position(name: str, place: str) -> RunError:
     """Return the error of a position that is neither a chunk id nor a number."""
     message = "must be the id of a chunk of this stream, or its number"
-    return invalid([{"in": place, "name": name, "message": message}])
+    return invalid_input(place, name, message)
 
 
 @dataclass(frozen=True, slots=True)

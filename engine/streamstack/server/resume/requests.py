@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from streamstack.errors import RunError, fast_dataclass
 from streamstack.language.values import Opaque, to_json
-from streamstack.runtime.coercion import invalid
+from streamstack.runtime.coercion import invalid_input
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import RateLimitTicket
@@ -135,7 +135,7 @@ def key_of(request: Request) -> str | None:
 
 def invalid_key(message: str) -> RunError:
     """Return the error of a key that can't be taken."""
-    return invalid([{"in": "header", "name": "Idempotency-Key", "message": message}])
+    return invalid_input("header", "Idempotency-Key", message)
 
 
 def name_of(owner: str, endpoint: str, key: str) -> bytes:
