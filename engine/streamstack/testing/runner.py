@@ -14,11 +14,13 @@ from typing import Any, Final
 import structlog
 
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
-from streamstack.errors import RunError
+from streamstack.errors import Mark, RunError
 from streamstack.functions.db import open_databases
+from streamstack.language import nodes
 from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
 from streamstack.language.filters import tests as filter_tests
 from streamstack.language.masking import mask
+from streamstack.language.nodes import Node
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
 from streamstack.server.app import listening
@@ -95,7 +97,7 @@ class Observation:
         statements: How many statements the databases got.
         contract: What of each answer the OpenAPI document of the project does not allow.
         unhandled: Errors that nothing in the server has handled.
-        failure: Why the test could not be run.
+        failure: Why the test could not be run, and where: None is the test itself.
     """
 
     answers: list[ReceivedAnswer] = field(default_factory=list)
@@ -108,6 +110,7 @@ class Observation:
     contract: list[list[str]] = field(default_factory=list)
     unhandled: list[str] = field(default_factory=list)
     failure: str = ""
+    failed_at: Mark | None = None
     seconds: float = 0.0
 
     def end_of(self, answer: ReceivedAnswer) -> RunEnd | None:
@@ -248,8 +251,10 @@ class _CaseRun:
                     max_memory=settings.max_memory,
                 )
             )
-            if self.case.rows or self.case.sql:
-                await self._database(opened, context).fill(self.case.sql, self.case.rows)
+            if self.case.sql:
+                await self._fill(self._database(opened, context), self.case.sql, {}, self.case.node)
+            if self.case.rows:
+                await self._fill(self._database(opened, context), "", self.case.rows, self.case.node)
             relay = await stack.enter_async_context(
                 DatabaseRelay(injection.statement, lose_reply=injection.lose_reply, stays_down=injection.stays_down)
             )
@@ -262,7 +267,7 @@ class _CaseRun:
                     for index, exchange in enumerate(self.case.exchanges):
                         client = injection.clients.get(index, exchange.client)
                         if exchange.sql:
-                            await self._database(opened, context).fill(exchange.sql, {})
+                            await self._fill(self._database(opened, context), exchange.sql, {}, self._node(index))
                         credentials = self._credentials(exchange.request)
                         work = send(
                             address,
@@ -316,6 +321,23 @@ class _CaseRun:
             known = ", ".join(context.databases)
             raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
+
+    def _node(self, index: int) -> Node:
+        """Return what one of the `requests` is written as."""
+        listed = self.case.node.get("requests") if isinstance(self.case.node, nodes.Mapping) else None
+        return listed.items[index] if isinstance(listed, nodes.Sequence) else self.case.node
+
+    async def _fill(
+        self, database: TestDatabase, sql: str, rows: Mapping[str, tuple[Mapping[str, Any], ...]], node: Node
+    ) -> None:
+        """Run the SQL of a test, or insert its rows, which ``node`` has. Raises ValueError where they are wrong."""
+        try:
+            await database.fill(sql, rows)
+        except RunError as error:
+            name = "sql" if sql else "rows"
+            key = node.key(name) if isinstance(node, nodes.Mapping) else None
+            self.seen.failed_at = key.mark if key is not None else None
+            raise ValueError(f"the test's own `{name}` failed: {error.full}") from error
 
     async def _query(
         self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows
