@@ -418,7 +418,8 @@ ENDLESS = "streaming: {firstChunkTimeout: 0, idleTimeout: 0, maxDuration: 0, kee
 @pytest.mark.parametrize(
     ("stack", "expect", "failure"),
     [
-        (STALLED, "{}", "nothing will happen any more"),
+        (STALLED, "{}", "nothing will happen any more: no timer is set, at 3630 s of virtual time; waiting are:"),
+        (STALLED, "{}", "api.yaml:8:5: step `forEach`\n  the client had received 1 chunk"),
         ("  - repeat: {times: 200000, do: [{stream: x}]}\n", "{}", "the answer has no end in sight"),
         ("  - repeat: {times: 200000, do: [{stream: {content: x, delay: 1h}}]}\n", "{}", "no end in sight"),
         (

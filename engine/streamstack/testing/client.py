@@ -102,6 +102,7 @@ async def send(
     dialect: str = "",
     *,
     client_timeout: float | None = None,
+    answer: ReceivedAnswer | None = None,
 ) -> ReceivedAnswer:
     """Send a request and read the answer as the client of the test does.
 
@@ -112,8 +113,10 @@ async def send(
         credentials: Further headers.
         dialect: The format of the endpoint, which may be a model provider's protocol.
         client_timeout: Seconds after which the client leaves in any case.
+        answer: What the answer is recorded in while it comes. Default: a new one.
     """
     conversation = _Conversation(address, request, client, credentials, dialect)
+    conversation.answer = answer or conversation.answer
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:

@@ -33,6 +33,7 @@ from streamstack.server.service import Service
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.client import ReceivedAnswer, send
+from streamstack.testing.comparison import counted
 from streamstack.testing.database_relay import DatabaseRelay
 from streamstack.testing.recorder import Recorder, Recording
 from streamstack.testing.session import Edition, TestProject
@@ -160,12 +161,17 @@ def run_case(
         limit: Seconds of real time that it may take, instead of the usual ones.
     """
     seen = Observation()
+    received: list[ReceivedAnswer] = []
     began = perf_counter()
     limit = limit or (_RECORDING_LIMIT if record else LIMIT)
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
-            run(lambda: _CaseRun(project, edition, case, seen, databases, folder, injection, record=record).run())
+            run(
+                lambda: _CaseRun(
+                    project, edition, case, seen, databases, folder, received, injection, record=record
+                ).run()
+            )
         if injection is None:
             seen.contract += [
                 _contract_violations(edition, *each) for each in zip(case.exchanges, seen.answers, strict=True)
@@ -180,11 +186,17 @@ def run_case(
             raise
         seen.failure = "; ".join(map(_reason, known.exceptions))
     except VirtualTimeError as error:
-        seen.failure = str(error)
+        seen.failure = f"{error}{_so_far(received)}"
     except TimeoutError:
-        seen.failure = f"the test took longer than {limit:g} s: something waits for what never comes"
+        waits = f"the test took longer than {limit:g} s: something waits for what never comes"
+        seen.failure = f"{waits}{_so_far(received)}"
     seen.seconds = perf_counter() - began
     return seen
+
+
+def _so_far(received: Sequence[ReceivedAnswer]) -> str:
+    """Return what clients of a test had received before it was given up."""
+    return f"\n  the client had received {counted(len(received[-1].chunks), 'chunk')}" if received else ""
 
 
 def _reason(error: Exception) -> str:
@@ -219,6 +231,7 @@ class _CaseRun:
     seen: Observation
     databases: TestDatabases
     folder: Path
+    received: list[ReceivedAnswer]
     injection: Injection | None = None
     record: bool = False
 
@@ -269,6 +282,7 @@ class _CaseRun:
                         if exchange.sql:
                             await self._fill(self._database(opened, context), exchange.sql, {}, self._node(index))
                         credentials = self._credentials(exchange.request)
+                        self.received.append(ReceivedAnswer())
                         work = send(
                             address,
                             exchange.request,
@@ -276,6 +290,7 @@ class _CaseRun:
                             credentials,
                             self._format(exchange.request),
                             client_timeout=injection.client_timeout,
+                            answer=self.received[-1],
                         )
                         sent.append(group.create_task(work))
                         if client.background:
