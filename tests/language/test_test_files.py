@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from streamstack.language.analysis.cases import answers, check_cases, find_endpo
 from streamstack.language.cases import FAULTS, Case, Expected, Match, ModelAnswer, Piece, Place, Respond
 from streamstack.language.nodes import Mapping, Node, Sequence, plain
 from streamstack.language.paths import parameters
-from streamstack.language.project import validate
+from streamstack.language.project import read_project, read_tests, validate
 from streamstack.language.settings import Streaming
 from streamstack.language.source import read
 from streamstack.language.test_files import TESTS, read_test_file
@@ -247,6 +248,86 @@ def test_which_endpoint_answers(path: str, request_path: str, *, answered: bool)
     found = find_endpoint(request_path, "HEAD", project.endpoints)
     assert (found is project.endpoints[0]) is answered
     assert find_endpoint(request_path, "POST", project.endpoints) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "message", "hint"),
+    [
+        (".", "a folder, not a file: .", "write a path"),
+        ("fixtures/..", "a folder, not a file: fixtures/..", "write a path"),
+        ("fixtures", "a folder, not a file: fixtures", "write a path"),
+        ("''", "must be a text", "write a value"),
+        ("fixtures/pipe", "not a regular file: fixtures/pipe", "write a path"),
+        ("fixtures/dota", "no such file: fixtures/dota", "did you mean `fixtures/data`?"),
+        ("x" * 5000, "file name too long: " + "x" * 200, "write a path"),
+        ("/", "an absolute path: /", "move the file"),
+        ("/dev/zero", "an absolute path: /dev/zero", "move the file"),
+        (r"'C:\\data'", "an absolute path: C:\\\\data", "move the file"),
+        ("../../../etc/passwd", "outside the project's folder: ../../../etc/passwd", "move the file"),
+        ("fixtures/link", "outside the project's folder: fixtures/link", "move the file"),
+        ("..", "a folder, not a file: ..", "write a path"),
+    ],
+)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "request: {path: /, file: %s}",
+        "request: {path: /, multipart: {part: {file: %s}}}",
+        "request: {path: /, chunks: %s}",
+        "request: {path: /}, upstreams: [{url: '*', respond: {messages: %s}}]",
+    ],
+)
+def test_files_that_a_test_names_are_regular_ones_of_the_project(
+    tmp_path: Path, key: str, written: str, message: str, hint: str
+) -> None:
+    """Folders, devices, absolute paths and those that leave the project are reported, for every key of files."""
+    project, outside = tmp_path / "project", tmp_path / "secret"
+    fixtures = project / "definitions" / "fixtures"
+    fixtures.mkdir(parents=True)
+    outside.write_text("secret")
+    (fixtures / "data").write_text("[a]")
+    (fixtures / "link").symlink_to(outside)
+    os.mkfifo(fixtures / "pipe")
+    text = f"tests: [{{name: a, {key % written}}}]\n"
+    _, (finding,) = read_test_file(project / "definitions" / "a.test.yaml", "a.test.yaml", text, project)
+    assert finding.message.endswith(f"`: {message}"), finding
+    assert finding.hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("settings", "below_project"), [("streamstack.yaml", True), ("definitions/streamstack.yaml", True), (".git", False)]
+)
+def test_files_may_lie_anywhere_in_the_project(tmp_path: Path, settings: str, *, below_project: bool) -> None:
+    """The project is the folder with the settings, or else the repository."""
+    project = tmp_path / "a" / "project"
+    (project / "definitions").mkdir(parents=True)
+    (tmp_path / "a" / "near").write_text("near")
+    (project / "data").write_text("data")
+    marker = project / settings if below_project else tmp_path / "a" / settings
+    if below_project:
+        marker.write_text("{}")
+    else:
+        marker.mkdir()
+    text = "tests: [{name: a, request: {path: /, file: ../data}}, {name: b, request: {path: /, file: ../../near}}]\n"
+    test = project / "definitions" / "a.test.yaml"
+    test.write_text(text)
+    _, findings, _ = read_tests(read_project(project / "definitions", REGISTRY, {}), [test])
+    outside = [each.message for each in findings if each.code == "wrong-type"]
+    assert outside == (["`request.file`: outside the project's folder: ../../near"] if below_project else [])
+
+
+def test_a_file_of_pieces_that_is_no_yaml_is_reported_by_its_message(tmp_path: Path) -> None:
+    """The finding quotes the message of the YAML reader."""
+    (tmp_path / "bin").write_bytes(b"a\0b")
+    _, (finding,) = read_test_file(tmp_path / "f", "f", "tests: [{name: a, request: {path: /, chunks: bin}}]")
+    assert finding.message == "`request.chunks`: bin:1:2: The file holds a NUL character: it may not be text in UTF-8."
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n", "tests:\n"])
+def test_a_file_without_tests_is_an_error(text: str) -> None:
+    """An empty file is an error, as `tests:` without a value is."""
+    _, (finding,) = read_test_file(Path("f"), "f", text)
+    assert (finding.code, finding.severity) == ("missing-parameter", "error")
 
 
 def test_changed_files_are_reported(tmp_path: Path) -> None:

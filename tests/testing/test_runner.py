@@ -354,6 +354,59 @@ def test_faults_of_a_database_are_the_tests(tmp_path: Path) -> None:
     assert "schema.sql:1: syntax error" in broken
 
 
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("    sql: SELEC\n    request: {method: POST, path: /items}\n", "3:5"),
+        ("    request: {method: POST, path: /items}\n    rows: {missing: [{a: 1}]}\n", "4:5"),
+        ("    requests:\n      - request: {method: POST, path: /items}\n        sql: SELEC\n", "5:9"),
+    ],
+)
+def test_faults_of_a_tests_own_sql_have_its_place(tmp_path: Path, key: str, place: str) -> None:
+    """What a test puts into its database fails at its key, as the test's own."""
+    (result,) = run(tmp_path, DATABASE, f"tests:\n  - name: it\n{key}", SETUP)
+    (failure,) = result.failures
+    assert f"{failure.mark.line}:{failure.mark.column}" == place
+    assert failure.message.startswith(f"the test's own `{'rows' if 'rows' in key else 'sql'}` failed: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "client_", "failure"),
+    [
+        ("/hello", "leaveAfter: 9", "the stream ended after 2 chunks: the client never left"),
+        ("/ticks", "resumeAfter: 9", "the stream ended after 5 chunks: the client never left"),
+        ("/ticks", "stopAfter: 9", "the stream ended after 5 chunks: the client never stopped it"),
+        ("/hello", "leaveAfter: 2", ""),
+        ("/ticks", "resumeAfter: 5", ""),
+    ],
+)
+def test_clients_that_never_act_fail(tmp_path: Path, path: str, client_: str, failure: str) -> None:
+    """A test whose stream is over before its client leaves or stops it has tested nothing of that."""
+    assert run_one(tmp_path, API, f"request: {{path: {path}}}\nclient: {{{client_}}}\n") == failure
+
+
+def test_differing_call_is_shown_once(tmp_path: Path) -> None:
+    """A call that differs in its body or headers is shown with the difference, and not as an unexpected one too."""
+    test = f"request: {{method: POST, path: /relay}}\n{SSE}expect: {{calls: {{url: 'https://*', %s}}}}\n"
+    assert run_one(tmp_path, API, test % "count: 2, body: {say: Bye}") == (
+        '`calls`: https://*: expected 2 calls, received 0; 1 other call: `body.say`: expected "Bye", received "Hello"\n'
+        "      POST https://words.example.org/v1"
+    )
+    assert run_one(tmp_path, API, test % "headers: {X-A: b}") == (
+        '`calls`: https://* was not called so: header `X-A`: expected "b", received none\n'
+        "      POST https://words.example.org/v1"
+    )
+
+
+def test_call_without_an_upstream_is_explained_once(tmp_path: Path) -> None:
+    """The failures that follow from it refer to the first one."""
+    lines = run_one(tmp_path, API, "request: {method: POST, path: /relay}\nexpect: {status: 200, text: x}").split("\n")
+    assert lines[0].startswith("no upstream of this test answers POST https://words.example.org/v1: add `- match: ")
+    assert lines[1] == "`status`: expected 200, received 502: http-connection: see above"
+    assert lines[2].endswith("step `forEach`: http-connection: see above")
+    assert lines[3:] == ["`text` differs", '    - "x"', '    + ""']
+
+
 STALLED = """\
   - http.stream: {url: https://words.example.org/, firstChunkTimeout: 0, idleTimeout: 0}
     as: words
@@ -365,7 +418,8 @@ ENDLESS = "streaming: {firstChunkTimeout: 0, idleTimeout: 0, maxDuration: 0, kee
 @pytest.mark.parametrize(
     ("stack", "expect", "failure"),
     [
-        (STALLED, "{}", "nothing will happen any more"),
+        (STALLED, "{}", "nothing will happen any more: no timer is set, at 3630 s of virtual time; waiting are:"),
+        (STALLED, "{}", "api.yaml:8:5: step `forEach`\n  the client had received 1 chunk"),
         ("  - repeat: {times: 200000, do: [{stream: x}]}\n", "{}", "the answer has no end in sight"),
         ("  - repeat: {times: 200000, do: [{stream: {content: x, delay: 1h}}]}\n", "{}", "no end in sight"),
         (

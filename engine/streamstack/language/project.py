@@ -271,6 +271,21 @@ def find_settings(folder: Path) -> Path | None:
     return None
 
 
+def _folder_of_project(folder: Path) -> Path:
+    """Return the folder of the project that a folder belongs to: that of its settings, or else its repository.
+
+    A folder with neither belongs to the working directory, if it is below that.
+    """
+    settings = find_settings(folder)
+    if settings is not None:
+        found = settings.resolve().parent
+        return found.parent if found.name == DEFINITIONS else found
+    whole = folder.resolve()
+    repository = next((each for each in (whole, *whole.parents) if (each / ".git").exists()), None)
+    current = Path.cwd()
+    return repository or (current if whole.is_relative_to(current) else whole)
+
+
 def _check_single(settings: Path) -> list[Diagnostic]:
     """Report settings that a project has twice: beside its folder `definitions`, and in it."""
     folder = settings.resolve().parent
@@ -424,7 +439,7 @@ def read_tests(checked: Checked, paths: Iterable[Path]) -> tuple[list[CaseFile],
 
 def _read_tests(name: str, text: str, project: Project | None, settings: Settings) -> tuple[CaseFile, list[Diagnostic]]:
     """Read a file of tests. Without a ``project``, since it has errors, they are not compared with it."""
-    file, found = read_test_file(Path(name), name, text)
+    file, found = read_test_file(Path(name), name, text, _folder_of_project(Path(name).parent))
     if project is not None:
         found = sorted({*found, *check_cases(file, project, names_of(settings))})
     return file, found

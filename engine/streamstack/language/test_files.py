@@ -93,11 +93,13 @@ class TestFileReader(ValueReader):
         path, content = found
         documents, findings = read(content.decode(errors="replace"), path.name)
         if len(documents) == 1 and isinstance(documents[0].root, Sequence) and not findings:
-            pieces = TestFileReader(findings, path.parent).read(_PIECE_LIST, documents[0].root, name)
+            pieces = TestFileReader(findings, path.parent, self.project).read(_PIECE_LIST, documents[0].root, name)
             if not findings:
                 return pieces
-        why = str(findings[0]) if findings else "must hold one list of pieces"
-        self.refuse(node.mark, f"`{name}`: {path.name}: {why}", "write the pieces as in `chunks: [{data: Hi}]`")
+        why = f"{path.name}: must hold one list of pieces"
+        if findings:
+            why = f"{findings[0].mark}: {findings[0].message}"
+        self.refuse(node.mark, f"`{name}`: {why}", "write the pieces as in `chunks: [{data: Hi}]`")
         return MISSING
 
 
@@ -725,7 +727,7 @@ TESTS: Final = (
 _TEST_FILE: Final = Group(TESTS)
 
 
-def read_test_file(path: Path, name: str, text: str) -> tuple[CaseFile, list[Diagnostic]]:
+def read_test_file(path: Path, name: str, text: str, project: Path | None = None) -> tuple[CaseFile, list[Diagnostic]]:
     """Read the tests of a file. Where findings are errors, the tests are incomplete: they can't be run.
 
     Nothing is raised, whatever the text.
@@ -734,15 +736,19 @@ def read_test_file(path: Path, name: str, text: str) -> tuple[CaseFile, list[Dia
         path: The file, whose folder the names of other files are relative to.
         name: Its name in findings.
         text: Its content.
+        project: The folder that other files have to be in. Default: that of the test file.
     """
     documents, findings = read(text, name)
+    if not documents and not findings:
+        message = "a test file requires `tests`, and this one is empty"
+        findings.append(make_diagnostic("missing-parameter", Mark(name, 1, 1), message, "write `tests: [...]`"))
     tests: list[Case] = []
     for document in documents:
         if not isinstance(document.root, nodes.Mapping):
             message = "a test file must be a mapping"
             findings.append(make_diagnostic("not-a-mapping", document.root.mark, message, "write `tests: [...]`"))
             continue
-        values = TestFileReader(findings, path.parent).read(_TEST_FILE, document.root, "")
+        values = TestFileReader(findings, path.parent, project or path.parent).read(_TEST_FILE, document.root, "")
         if values is not MISSING:
             tests += [_case(values, each) for each in values["tests"] if _is_whole(each)]
     findings += _repeated_names(tests)

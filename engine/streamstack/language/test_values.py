@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, Final
 
 from streamstack.errors import Diagnostic, Replacement
@@ -22,6 +22,8 @@ from streamstack.spec import Bound, Constant, Group, ListOf, SettingsReader, Typ
 
 #: What an expected value may read.
 _NAMES: Final = ("value", "env")
+#: Characters of a path that a finding shows.
+_LONGEST_PATH: Final = 200
 
 
 class ValueReader(SettingsReader):
@@ -29,8 +31,10 @@ class ValueReader(SettingsReader):
 
     fault = "wrong-type"
 
-    def __init__(self, findings: list[Diagnostic], folder: Path) -> None:
+    def __init__(self, findings: list[Diagnostic], folder: Path, project: Path) -> None:
+        """``folder`` is where relative paths begin, ``project`` the folder that they stay in."""
         super().__init__(findings, folder, of_definition=True, title="a test file")
+        self.project = project
         self.environment: dict[str, str] = {}  # of the test that is read, filled once all of it is known
 
     def mapping(self, wanted: Group, node: nodes.Mapping, name: str, tag: str | None = None) -> Any:
@@ -112,16 +116,31 @@ class ValueReader(SettingsReader):
         if written is MISSING:
             return MISSING
         path = self.folder / written
+        hint = "write a path from the folder of the test file"
         try:
-            if path.is_file():
+            if why := self._leaves_project(written):
+                hint = "move the file below the project's folder, and write a path from the folder of the test file"
+            elif path.is_file():
                 return path, path.read_bytes()
-            why = "no such file"
-            near = get_close_matches(path.name, (each.name for each in path.parent.iterdir()), 1)
+            elif path.is_dir():
+                why = "a folder, not a file"
+            elif path.exists():
+                why = "not a regular file"
+            else:
+                why = "no such file"
+                near = get_close_matches(path.name, (each.name for each in path.parent.iterdir()), 1)
+                hint = f"did you mean `{PurePath(written).with_name(near[0]).as_posix()}`?" if near else hint
         except (OSError, ValueError) as error:
-            why, near = (getattr(error, "strerror", None) or "no such file").lower(), []
-        hint = f"did you mean `{Path(written).with_name(near[0]).as_posix()}`?" if near else ""
-        self.refuse(node.mark, f"`{name}`: {why}: {written}", hint or "write a path from the folder of the test file")
+            why = (getattr(error, "strerror", None) or "no such file").lower()
+        self.refuse(node.mark, f"`{name}`: {why}: {written[:_LONGEST_PATH]}", hint)
         return MISSING
+
+    def _leaves_project(self, written: str) -> str:
+        """Return why a path is refused, "" if it is not: tests come with pull requests, and others run them."""
+        if PurePath(written).is_absolute() or PureWindowsPath(written).anchor:
+            return "an absolute path"
+        inside = (self.folder / written).resolve().is_relative_to(self.project.resolve())
+        return "" if inside else "outside the project's folder"
 
     def choose(self, node: nodes.Mapping, names: tuple[str, ...], name: str, *, required: bool = False) -> bool:
         """Report keys that exclude one another, or that all of them are missing; return whether neither is so."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, current_task
+from asyncio import CancelledError, Task, current_task
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
@@ -128,6 +128,20 @@ def place_of(computed: Callable[..., Any]) -> Place | None:
             value = site.values[0]
             return Place(value.mark, site.step.title, site.step.path, value.text)
     return None
+
+
+def step_under_way(task: Task[Any]) -> Place | None:
+    """Return the step that a suspended task waits in; None for a task that runs no definition."""
+    found: Step | None = None
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None)
+        sites = frame.f_globals.get("__sites__") if frame is not None else None
+        if frame is not None and sites is not None:
+            found = sites[frame.f_lineno - 1].step or found
+        # A coroutine, or a generator that `types.coroutine` has made one.
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return Place(found.mark, found.title, found.path) if found is not None else None
 
 
 def _hides_a_stop(error: Exception) -> bool:

@@ -51,6 +51,7 @@ class ReceivedAnswer:
     Args:
         whole: The answer came to its proper end.
         left: The client closed the connection before.
+        acted: The client left or stopped the stream, after the chunks that its test says.
         error: What the client was told: the problem document, or the error in place of the rest.
         done: The data of the end marker; MISSING without one.
         gaps: What the client was told to be missing.
@@ -71,6 +72,7 @@ class ReceivedAnswer:
     events: list[str] = field(default_factory=list)
     whole: bool = False
     left: bool = False
+    acted: bool = False
     began: float = 0.0
     ended: float = 0.0
     failure: str = ""
@@ -100,6 +102,7 @@ async def send(
     dialect: str = "",
     *,
     client_timeout: float | None = None,
+    answer: ReceivedAnswer | None = None,
 ) -> ReceivedAnswer:
     """Send a request and read the answer as the client of the test does.
 
@@ -110,8 +113,10 @@ async def send(
         credentials: Further headers.
         dialect: The format of the endpoint, which may be a model provider's protocol.
         client_timeout: Seconds after which the client leaves in any case.
+        answer: What the answer is recorded in while it comes. Default: a new one.
     """
     conversation = _Conversation(address, request, client, credentials, dialect)
+    conversation.answer = answer or conversation.answer
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:
@@ -226,7 +231,7 @@ class _Conversation:
             for part in parts:
                 self._add(part)
                 if leave is not None and len(answer.chunks) >= leave:
-                    answer.left = True
+                    answer.left = answer.acted = True
                     return
                 stops = self._client.stop_after == len(answer.chunks) and part.kind == "chunk"
                 if stops and not await self._stop(session):
@@ -246,6 +251,7 @@ class _Conversation:
     async def _stop(self, session: aiohttp.ClientSession) -> bool:
         """Stop the stream, as a client does with `DELETE /_streams/{id}`; return whether it could be stopped."""
         stream = self.answer.headers.get("X-Stream-Id")
+        self.answer.acted = True
         if stream is None:
             self.answer.failure = "the client can't stop this stream: its endpoint needs `streaming: {resume: ...}`"
             return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from streamstack.errors import Mark, RunError
@@ -20,6 +20,8 @@ TOLERANCE: Final = 0.0005
 REAL_TOLERANCE: Final = 0.25
 #: The keys of a chunk that is expected with more than its content.
 CHUNK_KEYS: Final = frozenset({"content", "event", "id", "metadata", "at"})
+#: What stands for the message of a failure above.
+_ABOVE: Final = "see above"
 #: Chunks that are shown before and after those that differ.
 _AROUND: Final = 2
 #: Lines of a difference that are shown.
@@ -39,16 +41,30 @@ class Failure:
 def check(case: Case, seen: Observation) -> list[Failure]:
     """Return the expectations of a test that were not met."""
     if seen.failure:
-        return [Failure(case.mark, seen.failure)]
-    found: list[Failure] = []
+        return [Failure(seen.failed_at or case.mark, seen.failure)]
+    found = list(_unanswered(case, seen))
+    causes = [each.message for each in found]
     for index, (exchange, answer) in enumerate(zip(case.exchanges, seen.answers, strict=True)):
         found += _Check(case, exchange, answer, seen, seen.rows[index] if index < len(seen.rows) else []).all()
         for violation in seen.contract[index] if index < len(seen.contract) else ():
             message = f"the response is not as its OpenAPI document says: {violation}"
             found.append(Failure(exchange.expect.mark, message))
-    found += _unanswered(case, seen)
     found += _failed_afters(case, seen)
     found += (Failure(case.mark, f"the server has a fault: {each}") for each in seen.unhandled)
+    return _without_repetition(found, causes)
+
+
+def _without_repetition(failures: Iterable[Failure], causes: Sequence[str]) -> list[Failure]:
+    """Return failures that show causes which stand above them, and the place where the run ended, once."""
+    found: list[Failure] = []
+    places: set[str] = set()
+    for each in failures:
+        message, definition = each.message, "" if each.definition in places else each.definition
+        places.add(each.definition)
+        for cause in causes:
+            definition = definition.replace(cause, _ABOVE)
+            message = message if message == cause else message.replace(cause, _ABOVE)
+        found.append(replace(each, message=message, definition=definition))
     return found
 
 
@@ -66,6 +82,7 @@ class _Check:
     ) -> None:
         self._case = case
         self._expect = exchange.expect
+        self._client = exchange.client
         self._answer = answer
         self._seen = seen
         self._rows = rows
@@ -82,6 +99,7 @@ class _Check:
         yield self._chunks()
         yield self._marks()
         yield self._times()
+        yield self._client_actions()
         yield self._calls()
         yield self._database()
         yield self._log()
@@ -265,6 +283,17 @@ class _Check:
             first = f"the first chunk came at {_seconds(answer.chunks[0].at)}" if answer.chunks else "no chunk came"
             yield self._fail("streamed", f"`streamed`: {first}, and the {what} ended at {_seconds(until)}")
 
+    def _client_actions(self) -> Iterator[Failure]:
+        """Fail where the answer was over before the client left or stopped it: nothing of that was tested."""
+        client, answer, expect = self._client, self._answer, self._expect
+        if not answer.whole or answer.acted or (answer.error is not None and not expect.error and not expect.status):
+            return
+        received = counted(len(answer.chunks), "chunk")
+        if client.leave_after is not None or client.resume_after is not None:
+            yield self._fail("", f"the stream ended after {received}: the client never left")
+        elif client.stop_after is not None:
+            yield self._fail("", f"the stream ended after {received}: the client never stopped it")
+
     # ----------------------------------------------------------------- upstreams, database and log
 
     def _calls(self) -> Iterator[Failure]:
@@ -274,17 +303,22 @@ class _Check:
         listed = [f"  {call.method} {call.url}" for call in calls]
         seen: set[int] = set()
         before = -1
+        explained: set[int] = set()  # calls whose difference a failure shows
         for expected in self._expect.calls:
             reasons = [call_differs(expected, call) for call in calls]
             found = [at for at, reason in enumerate(reasons) if not reason]
+            near = {at: reason for at, reason in enumerate(reasons) if reason and not reason.startswith("`url`")}
             seen.update(found)
             name = f"{expected.method + ' ' if expected.method else ''}{expected.url}"
             failed = None
             if expected.count is not None and len(found) != expected.count:
                 failed = f"`calls`: {name}: expected {counted(expected.count, 'call')}, received {len(found)}"
+                if near and len(found) < expected.count:
+                    failed += f"; {counted(len(near), 'other call')}: {_nearest(near, seen)}"
+                    explained.update(near)
             elif expected.count is None and not found:
-                near = next((reason for reason in reasons if reason and not reason.startswith("`url`")), "")
-                failed = f"`calls`: {name} was not called" + (f" so: {near}" if near else "")
+                failed = f"`calls`: {name} was not called" + (f" so: {_nearest(near, seen)}" if near else "")
+                explained.update(near)
             elif found and found[0] < before:
                 failed = f"`calls`: {name} was called before the one that stands above it"
             if failed:
@@ -292,7 +326,7 @@ class _Check:
             elif found:
                 before = found[0]
         for at, call in enumerate(calls):
-            if at not in seen:
+            if at not in seen | explained:
                 yield self._fail(
                     "calls", f"`calls`: {call.method} {call.url} was called, and is not among them", listed
                 )
@@ -314,6 +348,11 @@ class _Check:
             if all(differs(expected, {"message": line.get("event"), **line}) for line in self._seen.log):
                 lines = [f"  {shown(line)}" for line in self._seen.log[:_MOST_LINES]]
                 yield self._fail("log", f"`log`: no line has {shown(expected)}", lines)
+
+
+def _nearest(reasons: Mapping[int, str], expected: Collection[int]) -> str:
+    """Return how a call differs from the expected one: preferably one that no other expectation means."""
+    return reasons[min(reasons, key=lambda at: (at in expected, reasons[at].startswith("`method`"), at))]
 
 
 def _is_shape(expected: Any) -> bool:

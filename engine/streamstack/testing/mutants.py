@@ -40,7 +40,9 @@ class Verdict:
 
     def __str__(self) -> str:
         """Return the mutant as a line: its place, the change, and how many tests did not notice it."""
-        missed = "no test reaches it" if not self.tests else f"{self.tests} {_plural(self.tests)} not notice it"
+        if not self.tests:
+            return f"{self.mutant.mark}: not reached: {self.mutant.change}: no test reaches it"
+        missed = f"{self.tests} {_plural(self.tests)} not notice it"
         return f"{self.mutant.mark}: survived: {self.mutant.change}: {missed}"
 
 
@@ -81,9 +83,15 @@ def try_out(trial: Trial, notices: Callable[[int], str]) -> Verdict:
 
 
 def report(verdicts: Iterable[Verdict]) -> list[str]:
-    """Return the mutants that survived, a line each, and how many did not."""
+    """Return the mutants that survived, a line each, those that no test reaches, and how many were noticed.
+
+    Coverage shows the steps that no test runs: their mutants don't count.
+    """
     ordered = sorted(verdicts, key=lambda verdict: (verdict.mutant.mark, verdict.mutant.change))
-    survived = [str(each) for each in ordered if not each.passed]
-    killed = len(ordered) - len(survived)
-    part = f" ({100 * killed // len(ordered)} %)" if ordered else ""
-    return [*survived, f"{killed} of {len(ordered)} mutants were noticed{part}"]
+    reached = [each for each in ordered if each.tests]
+    survived = [str(each) for each in reached if not each.passed]
+    missed = [str(each) for each in ordered if not each.tests]
+    killed = len(reached) - len(survived)
+    part = f" ({100 * killed // len(reached)} %)" if reached else ""
+    others = f"; no test reaches {len(missed)} more" if missed else ""
+    return [*survived, *missed, f"{killed} of {len(reached)} mutants were noticed{part}{others}"]

@@ -14,11 +14,13 @@ from typing import Any, Final
 import structlog
 
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
-from streamstack.errors import RunError
+from streamstack.errors import Mark, RunError
 from streamstack.functions.db import open_databases
+from streamstack.language import nodes
 from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
 from streamstack.language.filters import tests as filter_tests
 from streamstack.language.masking import mask
+from streamstack.language.nodes import Node
 from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork
 from streamstack.server.app import listening
@@ -31,6 +33,7 @@ from streamstack.server.service import Service
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.client import ReceivedAnswer, send
+from streamstack.testing.comparison import counted
 from streamstack.testing.database_relay import DatabaseRelay
 from streamstack.testing.recorder import Recorder, Recording
 from streamstack.testing.session import Edition, TestProject
@@ -95,7 +98,7 @@ class Observation:
         statements: How many statements the databases got.
         contract: What of each answer the OpenAPI document of the project does not allow.
         unhandled: Errors that nothing in the server has handled.
-        failure: Why the test could not be run.
+        failure: Why the test could not be run, and where: None is the test itself.
     """
 
     answers: list[ReceivedAnswer] = field(default_factory=list)
@@ -108,6 +111,7 @@ class Observation:
     contract: list[list[str]] = field(default_factory=list)
     unhandled: list[str] = field(default_factory=list)
     failure: str = ""
+    failed_at: Mark | None = None
     seconds: float = 0.0
 
     def end_of(self, answer: ReceivedAnswer) -> RunEnd | None:
@@ -157,12 +161,17 @@ def run_case(
         limit: Seconds of real time that it may take, instead of the usual ones.
     """
     seen = Observation()
+    received: list[ReceivedAnswer] = []
     began = perf_counter()
     limit = limit or (_RECORDING_LIMIT if record else LIMIT)
     try:
         edition = _edition(project, case)
         with _logging_to(seen.log), _seeded(case.seed), _loop(case, limit) as run:
-            run(lambda: _CaseRun(project, edition, case, seen, databases, folder, injection, record=record).run())
+            run(
+                lambda: _CaseRun(
+                    project, edition, case, seen, databases, folder, received, injection, record=record
+                ).run()
+            )
         if injection is None:
             seen.contract += [
                 _contract_violations(edition, *each) for each in zip(case.exchanges, seen.answers, strict=True)
@@ -177,11 +186,17 @@ def run_case(
             raise
         seen.failure = "; ".join(map(_reason, known.exceptions))
     except VirtualTimeError as error:
-        seen.failure = str(error)
+        seen.failure = f"{error}{_so_far(received)}"
     except TimeoutError:
-        seen.failure = f"the test took longer than {limit:g} s: something waits for what never comes"
+        waits = f"the test took longer than {limit:g} s: something waits for what never comes"
+        seen.failure = f"{waits}{_so_far(received)}"
     seen.seconds = perf_counter() - began
     return seen
+
+
+def _so_far(received: Sequence[ReceivedAnswer]) -> str:
+    """Return what clients of a test had received before it was given up."""
+    return f"\n  the client had received {counted(len(received[-1].chunks), 'chunk')}" if received else ""
 
 
 def _reason(error: Exception) -> str:
@@ -216,6 +231,7 @@ class _CaseRun:
     seen: Observation
     databases: TestDatabases
     folder: Path
+    received: list[ReceivedAnswer]
     injection: Injection | None = None
     record: bool = False
 
@@ -248,8 +264,10 @@ class _CaseRun:
                     max_memory=settings.max_memory,
                 )
             )
-            if self.case.rows or self.case.sql:
-                await self._database(opened, context).fill(self.case.sql, self.case.rows)
+            if self.case.sql:
+                await self._fill(self._database(opened, context), self.case.sql, {}, self.case.node)
+            if self.case.rows:
+                await self._fill(self._database(opened, context), "", self.case.rows, self.case.node)
             relay = await stack.enter_async_context(
                 DatabaseRelay(injection.statement, lose_reply=injection.lose_reply, stays_down=injection.stays_down)
             )
@@ -262,8 +280,9 @@ class _CaseRun:
                     for index, exchange in enumerate(self.case.exchanges):
                         client = injection.clients.get(index, exchange.client)
                         if exchange.sql:
-                            await self._database(opened, context).fill(exchange.sql, {})
+                            await self._fill(self._database(opened, context), exchange.sql, {}, self._node(index))
                         credentials = self._credentials(exchange.request)
+                        self.received.append(ReceivedAnswer())
                         work = send(
                             address,
                             exchange.request,
@@ -271,6 +290,7 @@ class _CaseRun:
                             credentials,
                             self._format(exchange.request),
                             client_timeout=injection.client_timeout,
+                            answer=self.received[-1],
                         )
                         sent.append(group.create_task(work))
                         if client.background:
@@ -316,6 +336,23 @@ class _CaseRun:
             known = ", ".join(context.databases)
             raise ValueError(f"unknown database `{name}`; known are {known}" if name else f"name one of {known}")
         return opened[name]
+
+    def _node(self, index: int) -> Node:
+        """Return what one of the `requests` is written as."""
+        listed = self.case.node.get("requests") if isinstance(self.case.node, nodes.Mapping) else None
+        return listed.items[index] if isinstance(listed, nodes.Sequence) else self.case.node
+
+    async def _fill(
+        self, database: TestDatabase, sql: str, rows: Mapping[str, tuple[Mapping[str, Any], ...]], node: Node
+    ) -> None:
+        """Run the SQL of a test, or insert its rows, which ``node`` has. Raises ValueError where they are wrong."""
+        try:
+            await database.fill(sql, rows)
+        except RunError as error:
+            name = "sql" if sql else "rows"
+            key = node.key(name) if isinstance(node, nodes.Mapping) else None
+            self.seen.failed_at = key.mark if key is not None else None
+            raise ValueError(f"the test's own `{name}` failed: {error.full}") from error
 
     async def _query(
         self, opened: TemporaryDatabases, context: Context, expected: ExpectedRows

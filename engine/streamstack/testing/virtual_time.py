@@ -14,6 +14,7 @@ from math import inf
 from typing import Any, Final, TypeVar
 
 from streamstack import clock
+from streamstack.runtime.faults import step_under_way
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class VirtualSelector(selectors.DefaultSelector):
         """
         if time.monotonic() > self._ends:
             self._ends = inf
-            raise VirtualTimeError(f"the test was still at work after {self._limit:g} s of real time{self._tasks()}")
+            raise VirtualTimeError(f"the test was still at work after {self._limit:g} s of real time{self._waiting()}")
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
@@ -91,7 +92,7 @@ class VirtualSelector(selectors.DefaultSelector):
         if timeout is None:
             if ready := super().select(self._stall_limit):
                 return ready
-            raise VirtualTimeError(f"nothing will happen any more: no timer is set{self._tasks()}")
+            raise VirtualTimeError(f"nothing will happen any more: no timer is set{self._waiting()}")
         # Sums of times may end a little after a rounded one: the clock moves on all the same.
         self.now = max(round(self.now + timeout, _PLACES), round(self.now + 10**-_PLACES, _PLACES))
         return []
@@ -106,10 +107,13 @@ class VirtualSelector(selectors.DefaultSelector):
         other.recv(1)
         return super().select(_ARRIVAL if self._worked else 0)
 
-    def _tasks(self) -> str:
+    def _waiting(self) -> str:
+        """Return the virtual time, and the steps of definitions that wait; where there are none, all tasks."""
         tasks = asyncio.all_tasks(self._loop) if self._loop is not None else ()
-        places = [f"\n  {task.get_name()}: {_place_of(task)}" for task in tasks]
-        return "; waiting are:" + "".join(sorted(places)) if places else ""
+        steps = [step_under_way(task) for task in tasks]
+        lines = sorted({f"\n  {step.mark}: step `{step.step}`" for step in steps if step is not None})
+        lines = lines or sorted(f"\n  {task.get_name()}: {_place_of(task)}" for task in tasks)
+        return f", at {self.now - _BEGIN:.6g} s of virtual time{'; waiting are:' if lines else ''}{''.join(lines)}"
 
 
 def _place_of(task: asyncio.Task[Any]) -> str:
