@@ -116,7 +116,8 @@ async def send(
         answer: What the answer is recorded in while it comes. Default: a new one.
     """
     conversation = _Conversation(address, request, client, credentials, dialect)
-    conversation.answer = answer or conversation.answer
+    if answer is not None:
+        answer.began, conversation.answer = conversation.answer.began, answer
     if client.leave_after == 0:
         await conversation.leave_at_once()
     else:
