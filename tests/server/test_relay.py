@@ -131,16 +131,14 @@ async def test_memory_is_flat_while_a_reader_takes_a_kilobyte_a_second(decode: s
         plan = plan_of(stack.format(url=upstream.url, decode=decode))
         async with serving(endpoint(plan.start)) as server:
             reading = asyncio.create_task(read_slowly(server, 3))
-            full = -1
-            while full != sent:  # until the buffers of both systems are full
-                full = sent
-                await asyncio.sleep(0.5)
-            before = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sent)
+            await asyncio.sleep(1)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             read = await reading
-            after = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, sent)
+            after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert read < 10_000
-    assert after[0] - before[0] < 4 * 1024  # kilobytes
-    assert after[1] - before[1] < 1 << 20
+    assert after - before < 4 * 1024  # kilobytes
+    # The buffers of both systems, which grow now and then. An upstream that is not held back sends 100 times as much.
+    assert sent < 16 << 20
 
 
 async def test_retry_after_of_a_busy_upstream_is_handed_on() -> None:
