@@ -41,7 +41,7 @@ FOREIGN = re.compile(
 
 
 #: Folders that hold what is installed, built or cached, beside those whose name begins with a dot.
-NOT_OURS = {"node_modules", "dist", "__pycache__"}
+NOT_OURS = {"node_modules", "dist", "__pycache__", ".venv", ".venv-litellm"}
 
 
 def project_files() -> Iterator[Path]:

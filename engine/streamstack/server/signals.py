@@ -1,4 +1,4 @@
-"""What signals ask for, and what becomes of those that come before there is a server to heed them.
+"""What signals ask for, and what becomes of those that come before a server can handle them.
 
 It imports next to nothing: between the first line of the program and the server lies a second of imports.
 """

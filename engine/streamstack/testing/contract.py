@@ -51,7 +51,7 @@ class ApiContract:
     def _undocumented(self, endpoint: Endpoint, status: str, media: str) -> str:
         """Return what the document lacks: the status of an answer or, of one with a body, its media type."""
         responses = self._responses(endpoint.method, endpoint.path)
-        response = self._response(responses, status)
+        response = self._response(responses, status, media)
         if not responses:
             return ""
         if response is None:
@@ -68,13 +68,14 @@ class ApiContract:
         responses: dict[str, Any] = operation.get("responses", {})
         return responses
 
-    def _response(self, responses: dict[str, Any], status: str) -> dict[str, Any] | None:
-        """Return the response of a status, or of its class."""
-        response: dict[str, Any] | None = responses.get(status, responses.get(f"{status[0]}XX"))
-        if response is not None and "$ref" in response:
-            assert self._document is not None
-            response = self._document["components"]["responses"][response["$ref"].rpartition("/")[2]]
-        return response
+    def _response(self, responses: dict[str, Any], status: str, media: str) -> dict[str, Any] | None:
+        """Return the response of a status, of its class, or of any: the first that has the media type, if one has."""
+        assert self._document is not None
+        found = [responses[each] for each in (status, f"{status[0]}XX", "default") if each in responses]
+        shared = self._document["components"].get("responses", {})
+        found = [shared[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for each in found]
+        fitting = (each for each in found if {media, "*/*"} & each.get("content", {}).keys())
+        return next(fitting, found[0] if found else None)
 
     def _check(self, endpoint: Endpoint, status: str, media: str) -> _Violations | None:
         """Return what checks the items of an answer; None where the document says nothing of them."""
@@ -86,10 +87,11 @@ class ApiContract:
     def _compile(self, method: str, path: str, status: str, media: str) -> _Violations | None:
         from streamstack.language.json_schema import compile_schema  # noqa: PLC0415  (it takes a while)
 
-        response = self._response(self._responses(method, path), status) or {}
+        response = self._response(self._responses(method, path), status, media) or {}
         assert self._document is not None
         document = self._document
-        content = response.get("content", {}).get(media, {})
+        content = response.get("content", {})
+        content = content.get(media, content.get("*/*", {}))
         schema = content.get("itemSchema", content.get("schema"))
         if schema is None:
             return None

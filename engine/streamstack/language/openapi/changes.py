@@ -171,7 +171,7 @@ class _Comparison:
         for status, response in old.items():
             if not status.startswith("2"):
                 continue
-            other = new.get(status, new.get("2XX"))
+            other = new.get(status, new.get("default"))
             if other is None:
                 self._report(f"the response {status} was removed", breaking=True)
                 continue

@@ -25,7 +25,9 @@ from streamstack.language.openapi.responses import (
     is_bodiless,
     make_content,
     make_errors,
+    own_media_types,
     raised,
+    raises_any_status,
     success_headers,
     success_statuses,
 )
@@ -175,6 +177,8 @@ class _Maker:
         headers = success_headers(endpoint, nodes, self._components)
         description = endpoint.summary or "The response."
         content = self._content(name, endpoint, graph, definitions)
+        for media in own_media_types(endpoint, nodes):
+            content.setdefault(media, content.get(JSON, {}))
         responses: dict[str, Any] = {}
         for status in statuses:
             responses[status] = {"description": description, "headers": headers}
@@ -186,7 +190,8 @@ class _Maker:
             responses["204"] = {"description": "The stream has ended, and the client has received all of it."}
         errors = error_statuses(endpoint, nodes, has_body=has_body, has_parameters=has_parameters, scopes=forbidden)
         spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
-        return responses | make_errors(errors, list(raised(nodes)), self._components, spec)
+        any_status = raises_any_status(nodes)
+        return responses | make_errors(errors, list(raised(nodes)), self._components, spec, any_status=any_status)
 
     def _content(self, name: str, endpoint: Endpoint, graph: Graph, definitions: Definitions) -> Schema:
         sent = follow_emissions(endpoint, self._project.functions, self._results)

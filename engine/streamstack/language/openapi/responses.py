@@ -49,6 +49,9 @@ _SHARED: Final[Mapping[int, tuple[str, str]]] = {
     504: ("GatewayTimeout", "A time-out was exceeded."),
 }
 _HEADERS: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After", *RATE_HEADERS), 503: ("Retry-After",)}
+#: What stands for statuses that are not known before the run: of good responses, and of errors.
+ANY_STATUS: Final = "default"
+_ANY_ERROR: Final = ("4XX", "5XX")
 #: Statuses of responses that have no content.
 _BODILESS: Final = frozenset({204, 205, 304})
 
@@ -111,15 +114,29 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
     return headers
 
 
+def own_media_types(endpoint: Endpoint, nodes: list[Node]) -> list[str]:
+    """Return the media types that headers of the endpoint and of its steps set; `*/*` for a binding."""
+    found = [value.constant for name, value in endpoint.headers if name.lower() == "content-type"]
+    for node in nodes:
+        written = node.arguments.get("headers") if node.step.function.name == "respond" else None
+        if isinstance(written, ObjectValue):
+            found += [value.constant for name, value in written.entries if name.lower() == "content-type"]
+        elif isinstance(known := constant(written), dict):
+            found += [value for name, value in known.items() if str(name).lower() == "content-type"]
+        elif written is not None:
+            found.append(None)
+    return [each.partition(";")[0].strip() if isinstance(each, str) else "*/*" for each in found]
+
+
 def success_statuses(graph: Graph, nodes: list[Node]) -> list[str]:
-    """Return the statuses of good responses: 200, unless a step always sets another one."""
+    """Return the statuses of good responses: 200, unless a step always sets another one; ANY_STATUS for a binding."""
     found: dict[str, None] = {}
     always = False
     for node in nodes:
         if node.step.function.name != "respond" or node.arguments.get("status") is None:
             continue
         status = constant(node.arguments.get("status"))
-        found[str(status) if isinstance(status, int) else "2XX"] = None
+        found[str(status) if isinstance(status, int) else ANY_STATUS] = None
         always = always or (node in graph.root.nodes and node.step.when is None and not node.step.disabled)
     return list(found) if always else ["200", *(each for each in found if each != "200")]
 
@@ -138,13 +155,20 @@ def raised(nodes: list[Node]) -> Iterator[tuple[int, str, str]]:
         usual = 400 if name == "precondition" else 500 if known is None else known.status
         status = constant(node.arguments.get("status"), usual)
         message = constant(node.arguments.get("message"), node.step.function.by_name["message"].default)
-        if isinstance(code, str) and not _is_caught(node, code):
+        if not _is_caught(node, code):
             is_error = isinstance(status, int) and 400 <= status <= 599
+            code = code if isinstance(code, str) else ""
             yield status if is_error else usual, code, message if isinstance(message, str) else ""
 
 
-def _is_caught(node: Node, code: str) -> bool:
-    """Tell whether a `try` around a step catches an error of a code."""
+def raises_any_status(nodes: list[Node]) -> bool:
+    """Tell whether the status of an error is a binding."""
+    thrown = [each for each in nodes if each.step.function.name in ("throw", "precondition")]
+    return any(not isinstance(constant(each.arguments.get("status"), 0), int) for each in thrown)
+
+
+def _is_caught(node: Node, code: object) -> bool:
+    """Tell whether a `try` around a step catches an error of a code, which is not a text if it is a binding."""
     block = node.block
     while block.owner is not None:
         if block.nesting is Nesting.GUARDED and isinstance(handler := block.owner.arguments.get("catch"), Arguments):
@@ -188,29 +212,44 @@ def error_statuses(
 
 
 def make_errors(
-    statuses: Collection[int], thrown: list[tuple[int, str, str]], components: Components, spec: Format | None
+    statuses: Collection[int],
+    thrown: list[tuple[int, str, str]],
+    components: Components,
+    spec: Format | None,
+    *,
+    any_status: bool = False,
 ) -> Schema:
-    """Return the responses to errors by status; ``spec`` is the dialect in which they are written."""
+    """Return the responses to errors by status; ``spec`` is the dialect in which they are written.
+
+    With ``any_status`` there are errors whose status is not known before the run.
+    """
     own: dict[int, dict[str, str]] = {}
     for status, code, message in thrown:
-        own.setdefault(status, {}).setdefault(code, message)
+        codes_of = own.setdefault(status, {})
+        if code:
+            codes_of.setdefault(code, message)
     responses: Schema = {}
+    body = {PROBLEM: {"schema": components.schema("Problem")}}
+    prefix = ""
+    if spec is not None and spec.schemas is not None and spec.schemas.error:
+        prefix = spec.name.capitalize()
+        body[JSON] = {"schema": components.add("schemas", f"{prefix}Error", dict(spec.schemas.error))}
     for status in sorted({*statuses, *own}):
         name, description = _SHARED.get(status, ("", ""))
-        body = {PROBLEM: {"schema": components.schema("Problem")}}
-        if spec is not None and spec.schemas is not None and spec.schemas.error:
-            name = f"{spec.name.capitalize()}{name}"
-            error = components.add("schemas", f"{spec.name.capitalize()}Error", dict(spec.schemas.error))
-            body[JSON] = {"schema": error}
+        name = f"{prefix}{name}"
         headers = components.headers("X-Run-Id", *_HEADERS.get(status, ()))
         codes = [f"`{code}`: {message}" if message else f"`{code}`." for code, message in own.get(status, {}).items()]
         if status in statuses and description:
             codes = [description, *codes] if codes else codes
-        response = {"description": "\n\n".join(codes) or description, "headers": headers, "content": body}
-        if codes or not name:
+        description = "\n\n".join(codes) or description or "An error."
+        response = {"description": description, "headers": headers, "content": body}
+        if codes or status not in _SHARED:
             responses[str(status)] = response
         else:
             responses[str(status)] = components.add("responses", name, response)
+    for status_range in _ANY_ERROR if any_status else ():
+        headers = components.headers("X-Run-Id")
+        responses[status_range] = {"description": "Another error.", "headers": headers, "content": body}
     return responses
 
 
