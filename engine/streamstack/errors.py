@@ -203,6 +203,19 @@ class RunError(Exception):
         self.place: Place | None = None
         self.about: dict[str, Any] = {}
 
+    def copy(self) -> RunError:
+        """Return the error for one more run: each adds to its own as it passes through."""
+        copy = RunError(
+            self.code,
+            self.message,
+            status=self.status,
+            details=self.details,
+            final=self.final,
+            retry_after=self.retry_after,
+        )
+        copy.place = self.place
+        return copy
+
     @property
     def full(self) -> str:
         """The message for the author, including the database's own message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from http.cookies import SimpleCookie
@@ -16,7 +17,7 @@ from streamstack.functions.state import key_of, open_rates, open_slots, quota_of
 from streamstack.language.authentication import BEARER, ApiKey, CredentialPlace, Method, Methods
 from streamstack.language.definition import Authentication, RateLimit, Way
 from streamstack.language.expressions import Value
-from streamstack.language.values import Rate
+from streamstack.language.values import Rate, to_json
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
@@ -345,3 +346,25 @@ def network_of(address: str) -> str:
         return str(IPv6Network((address.partition("%")[0], 64), strict=False))
     except ValueError:
         return address
+
+
+def owner_of(claims: Mapping[str, Any] | None) -> str:
+    """Return what identifies a caller: authentication method and subject; "" without authentication.
+
+    Of a token without `sub`, all that it says but its times.
+    """
+    if claims is None:
+        return ""
+    subject = claims.get("sub")
+    if subject is None:
+        subject = hashlib.sha256(to_json(claims_of(claims))).hexdigest()
+    return f"{claims.get('method', '')}:{subject}"
+
+
+def claims_of(claims: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the claims of a caller but its times; None without authentication."""
+    return None if claims is None else {key: claims[key] for key in sorted(claims) if key not in _PASSING}
+
+
+#: Claims that differ between two tokens of one caller.
+_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})

@@ -69,6 +69,8 @@ class RequestLog:
             "ms": run.elapsed_ms,
             "run": run.id,
         }
+        if answer.cached:
+            line["cache"] = answer.cached
         if error is not None:
             line["code"] = error.code
             if error.place is not None:
