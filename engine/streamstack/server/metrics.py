@@ -20,6 +20,7 @@ from typing import Final
 
 from streamstack import __version__, clock
 from streamstack.language.settings import Metrics
+from streamstack.runtime.run import Run
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.request import Request
@@ -200,6 +201,14 @@ class WorkerMetrics:
             waited = first - began
             words[at + _FIRST + bisect_left(FIRST_CHUNK_BUCKETS, waited)] += 1
             words[at + _FIRST_TIME] += int(waited * _MICRO)
+
+    def finish_background(self, row: int, run: Run, outcome: str) -> None:
+        """Count a run without a client."""
+        words, at = self._words, self._rows + row * _ROW_WIDTH
+        took = clock.monotonic() - run.clock
+        words[at + _ENDED + _OUTCOMES[outcome]] += 1
+        words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
+        words[at + _RUN_TIME] += int(took * _MICRO)
 
     def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""
