@@ -69,6 +69,8 @@ class RequestLog:
             "ms": run.elapsed_ms,
             "run": run.id,
         }
+        if run.experiment:
+            line["experiment"] = {name: bound["variant"] for name, bound in run.experiment.items()}
         if error is not None:
             line["code"] = error.code
             if error.place is not None:
