@@ -39,12 +39,14 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.environment import read_env_file
+from streamstack.language.experiments import Experiment, check_experiments, shape_of
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
+from streamstack.language.shapes import ANY
 from streamstack.language.source import read
 from streamstack.language.test_files import read_test_file
 
@@ -78,6 +80,7 @@ class _Around:
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
     endpoints: tuple[Endpoint, ...] = ()
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
 
 def validate(
@@ -87,6 +90,7 @@ def validate(
     environment: Mapping[str, str] | None = None,
     configured: Mapping[str, Collection[str]] | None = None,
     input_rules: InputRules = STRICT,
+    experiments: Mapping[str, Experiment] | None = None,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
@@ -114,8 +118,12 @@ def validate(
             functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
     endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
-    callees = callees_of(functions)
-    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
+    configured = configured or {}
+    experiment = shape_of(experiments or {}, configured["experiments"]) if "experiments" in configured else ANY
+    callees = callees_of(functions, experiment)
+    around = _Around(
+        functions, callees, unread - functions.keys(), configured, environment, endpoints, experiments or {}
+    )
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -181,6 +189,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        if around.experiments:
+            found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:
             found += check_declared(definition, around.functions, around.callees.results)
     if around.environment is not None:
@@ -402,6 +412,7 @@ def read_project(
             environment if check_environment else None,
             names_of(settings),
             settings.inputs,
+            settings.experiments,
         )
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
     findings = sorted({*findings, *found, *wrong})
@@ -441,7 +452,7 @@ def _read_tests(name: str, text: str, project: Project | None, settings: Setting
     """Read a file of tests. Without a ``project``, since it has errors, they are not compared with it."""
     file, found = read_test_file(Path(name), name, text, _folder_of_project(Path(name).parent))
     if project is not None:
-        found = sorted({*found, *check_cases(file, project, names_of(settings))})
+        found = sorted({*found, *check_cases(file, project, names_of(settings), settings.experiments)})
     return file, found
 
 
@@ -451,6 +462,7 @@ def names_of(settings: Settings) -> dict[str, Collection[str]]:
         "models": settings.names("models"),
         "databases": tuple(settings.databases),
         "authentication": settings.names("authentication"),
+        "experiments": settings.names("experiments"),
     }
 
 
@@ -462,7 +474,9 @@ def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) 
     tests = {file: text for file, text in texts.items() if is_test(Path(file))}
     definitions = {file: text for file, text in texts.items() if file != name and file not in tests}
     names = names_of(settings)
-    project, wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)
+    project, wrong = validate(
+        definitions, registry, settings.streaming, None, names, settings.inputs, settings.experiments
+    )
     found += wrong
     failed = any(each.severity == "error" for each in found)
     for file, text in tests.items():

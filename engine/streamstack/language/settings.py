@@ -18,6 +18,7 @@ from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.channels import CHANNELS, ChannelSettings
 from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
+from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
@@ -840,6 +841,11 @@ class Settings:
         factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    experiments: abc.Mapping[str, Experiment] = setting(
+        EXPERIMENTS,
+        "Experiments (A/B tests) by name. Definitions read the values of the caller's variant as `experiment.NAME`.",
+        factory=dict,
+    )
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
     ignore: tuple[str, ...] = setting(
         ListOf(Constant(), alone=True),
@@ -859,11 +865,6 @@ _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 LATER: Final = (
     Field("email", _UNREAD, "E-mail."),
     Field("alerts", _UNREAD, "Alerts on metrics."),
-    Field(
-        "experiments",
-        Custom({"type": ["object", "null"]}, read=lambda *_: MISSING),
-        "Experiments on live traffic, by name.",
-    ),
     Field("plugins", _UNREAD, "Files with functions of your own."),
 )
 #: The keys of streamstack.yaml.
@@ -896,7 +897,7 @@ def load_settings(
     for extra in documents[1:]:
         message = "streamstack.yaml holds one document."
         findings.append(make_diagnostic("bad-setting", extra.root.mark, message, "take the `---` out"))
-    root, missing = substitute(documents[0].root, env, check=check_environment)
+    root, missing = substitute(documents[0].root, env, check=check_environment, but=keys_in(documents[0].root))
     findings += missing
     if not isinstance(root, Mapping):
         findings.append(make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 import structlog
@@ -201,6 +202,9 @@ class DeferredWork:
     outcomes: list[str] = field(default_factory=list)
 
 
+_NO_EXPERIMENTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
 class Run:
     """The state of one run. Times are seconds of `clock.monotonic`."""
 
@@ -211,6 +215,7 @@ class Run:
         "auth",
         "clock",
         "context",
+        "experiment",
         "id",
         "outcome",
         "sent_at",
@@ -237,6 +242,7 @@ class Run:
         self.slice_ends = clock.perf_counter() + SLICE
         self.outcome: str | None = None
         self.sent_at: float | None = None  # when the last paced chunk left
+        self.experiment: Mapping[str, Mapping[str, Any]] = _NO_EXPERIMENTS  # the variants that it was assigned
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
         self._request = request
         self._shown: Mapping[str, Any] | None = None

@@ -47,6 +47,10 @@ _OUTCOMES: Final = {name: place * len(STATUSES) for place, name in enumerate(OUT
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
+#: What the parts of a row's title are.
+_LABELS: Final = ("endpoint", "experiment", "variant")
+
+
 def _layout(**widths: int) -> tuple[dict[str, int], int]:
     """Return where each field begins, in words of 8 bytes, and how many words all of them take."""
     ends = list(accumulate(widths.values()))
@@ -91,7 +95,7 @@ class SharedCounters:
         self.titles: list[str] = [""]
         self._by_title: dict[str, int] = {}
         wanted = list(endpoints)
-        self._most = len({each.title for each in wanted}) + 1 + _SPARE
+        self._most = len({title for each in wanted for title in each.row_titles}) + 1 + _SPARE
         self.slots = slots
         self._slot_size = _SLOT_WIDTH + self._most * _ROW_WIDTH
         # Anonymous and shared; an unwritten page takes no memory.
@@ -125,8 +129,9 @@ class SharedCounters:
         counted in row 0.
         """
         for each in endpoints:
-            self.register_titles((each.title,))
-            each.take_row(self._by_title.get(each.title, 0))
+            self.register_titles(each.row_titles)
+            # Of variants that find no row left, it is that of their endpoint.
+            each.take_rows(lambda title: self._by_title.get(title, self.row_of(title.partition("\t")[0])))
 
     def register_titles(self, titles: Iterable[str]) -> None:
         """Give rows to titles in this order, as another process has given them."""
@@ -182,9 +187,9 @@ class WorkerMetrics:
         at = self._rows + self.counters.row_of(endpoint) * _ROW_WIDTH
         self._words[at + _ROW["reconnections"]] += 1
 
-    def finish(self, row: int, answer: ResponseSink, outcome: str, timer: RunTimer | None = None) -> None:
+    def finish(self, answer: ResponseSink, outcome: str, timer: RunTimer | None = None) -> None:
         """Count a request that is over. ``timer`` is what `sample` may have met."""
-        words, at = self._words, self._rows + row * _ROW_WIDTH
+        words, at = self._words, self._rows + answer.row * _ROW_WIDTH
         place = at + _ENDED + _OUTCOMES[outcome]
         if answer.committed or answer.refused:
             place += answer.status // 100
@@ -214,8 +219,9 @@ class WorkerMetrics:
         """Count what running answers have sent since the last sample, and what this process uses."""
         words, now = self._words, Counter[int]()
         for timer in timers:
-            now[timer.row] += 1
-            at = self._rows + timer.row * _ROW_WIDTH
+            row = timer.answer.row
+            now[row] += 1
+            at = self._rows + row * _ROW_WIDTH
             counted = self._counted.get(timer, _NOTHING)
             self._counted[timer] = self._count(at, timer.answer, counted)
         for row in self._open.keys() | now.keys():
@@ -319,18 +325,18 @@ def exposition(counters: SharedCounters) -> bytes:
 
 
 def _lines(counters: SharedCounters) -> Iterator[str]:
-    totals = [(_quoted(title), row) for title, row in counters.totals()]
+    totals = [(_labels(title), row) for title, row in counters.totals()]
     yield from _head("requests_total", "counter", "Requests that were answered, by status class.")
     for title, row in totals:
         for place, status in enumerate(STATUSES):
             if count := sum(row[_ENDED + place : _ROW["open"] : len(STATUSES)]):
-                yield f'streamstack_requests_total{{endpoint={title},status="{status}"}} {count}'
-    runs = [(title, row) for title, row in totals if title != '""']
+                yield f'streamstack_requests_total{{{title},status="{status}"}} {count}'
+    runs = [(title, row) for title, row in totals if title != _labels("")]
     yield from _head("runs_total", "counter", "Runs that are over, by outcome.")
     for title, row in runs:
         for outcome, place in _OUTCOMES.items():
             if count := sum(row[_ENDED + place :][: len(STATUSES)]):
-                yield f'streamstack_runs_total{{endpoint={title},outcome="{outcome}"}} {count}'
+                yield f'streamstack_runs_total{{{title},outcome="{outcome}"}} {count}'
     for name, kind, field, about in (
         ("open_streams", "gauge", "open", "Requests that are being answered."),
         ("chunks_total", "counter", "chunks", "Chunks that were sent."),
@@ -339,14 +345,14 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
     ):
         yield from _head(name, kind, about)
         for title, row in runs:
-            yield f"streamstack_{name}{{endpoint={title}}} {row[_ROW[field]]}"
+            yield f"streamstack_{name}{{{title}}} {row[_ROW[field]]}"
     yield from _histogram(runs, "first_chunk_seconds", "first", FIRST_CHUNK_BUCKETS, "Time to the first chunk.")
     yield from _histogram(runs, "run_seconds", "run", RUN_BUCKETS, "Time from request to end.")
     yield from _head("chunk_interval_seconds", "summary", "Time between two chunks of a stream.")
     for title, row in runs:
         seconds = row[_ROW["interval_time"]] / _MICRO
-        yield f"streamstack_chunk_interval_seconds_sum{{endpoint={title}}} {seconds:.6f}"
-        yield f"streamstack_chunk_interval_seconds_count{{endpoint={title}}} {row[_ROW['intervals']]}"
+        yield f"streamstack_chunk_interval_seconds_sum{{{title}}} {seconds:.6f}"
+        yield f"streamstack_chunk_interval_seconds_count{{{title}}} {row[_ROW['intervals']]}"
     yield from _processes(counters)
 
 
@@ -358,10 +364,10 @@ def _histogram(
         total = 0
         for place, end in enumerate((*map(str, buckets), "+Inf"), _ROW[field]):
             total += row[place]
-            yield f'streamstack_{name}_bucket{{endpoint={title},le="{end}"}} {total}'
+            yield f'streamstack_{name}_bucket{{{title},le="{end}"}} {total}'
         seconds = row[_ROW[f"{field}_time"]] / _MICRO
-        yield f"streamstack_{name}_sum{{endpoint={title}}} {seconds:.6f}"
-        yield f"streamstack_{name}_count{{endpoint={title}}} {total}"
+        yield f"streamstack_{name}_sum{{{title}}} {seconds:.6f}"
+        yield f"streamstack_{name}_count{{{title}}} {total}"
 
 
 def _processes(counters: SharedCounters) -> Iterator[str]:
@@ -391,6 +397,11 @@ def _processes(counters: SharedCounters) -> Iterator[str]:
 def _head(name: str, kind: str, about: str) -> Iterator[str]:
     yield f"# HELP streamstack_{name} {about}"
     yield f"# TYPE streamstack_{name} {kind}"
+
+
+def _labels(title: str) -> str:
+    """Return the labels of a row: its endpoint, and the variant of an experiment."""
+    return ",".join(f"{name}={_quoted(text)}" for name, text in zip(_LABELS, title.split("\t"), strict=False))
 
 
 def _quoted(text: str) -> str:

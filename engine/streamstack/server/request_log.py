@@ -69,6 +69,8 @@ class RequestLog:
             "ms": run.elapsed_ms,
             "run": run.id,
         }
+        if run.experiment:
+            line["experiment"] = {name: bound["variant"] for name, bound in run.experiment.items()}
         self._write(line | _about(error))
 
     def background(self, title: str, run: Run, outcome: str, error: RunError | None, about: Mapping[str, Any]) -> None:

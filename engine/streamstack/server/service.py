@@ -287,7 +287,7 @@ class Service:
             life: What watched the run, if anything did.
         """
         if self.metrics is not None:
-            self.metrics.finish(served.row, answer, outcome, timer)
+            self.metrics.finish(answer, outcome, timer)
         if self.request_log is not None:
             self.request_log.ended(served.title, answer, outcome, error)
 
@@ -512,7 +512,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer = RunTimer(answer, served.limits, service.timers)
     outcome = ended = "failed"
     reason: RunError | None = None
     run_inputs = NOTHING
@@ -540,8 +540,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 if answer.resumable:
                     source = await begin(service, served, run, cast("ResumableSink", answer), run_inputs)
                 else:
-                    if served.headers is not None:
-                        answer.headers += served.headers(run, run_inputs.inputs)
+                    if served.prepare is not None:
+                        answer.headers += served.prepare(run, run_inputs.inputs)
                     value = await timer.attend(served.start(run, run_inputs.inputs))
                     sent = answer.finish(value)
             outcome = ended = "completed"
@@ -689,7 +689,7 @@ def send_continue(request: Request) -> None:
 
 async def finish_sending(service: Service, served: EndpointHandler, answer: ResponseSink) -> None:
     """Stay until the client has taken a whole answer, within the time that its endpoint allows."""
-    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer = RunTimer(answer, served.limits, service.timers)
     timer.begin_closing()
     try:
         await answer.request.room()
@@ -714,8 +714,8 @@ def answer_at_once(
         inputs = served.take(request, parameters)
         if inputs is None:
             return None
-        if served.headers is not None:
-            answer.headers += served.headers(run, inputs)
+        if served.prepare is not None:
+            answer.headers += served.prepare(run, inputs)
         sent = answer.finish(stack(run, inputs))
     except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
         outcome, reason = "failed", located(error)
