@@ -85,7 +85,9 @@ class AlertWebhook:
     """A URL that alerts are posted to, signed with the ``secret`` if there is one."""
 
     url: str = setting(
-        Constant(parse=_webhook_url, empty=True), "URL that alerts are posted to as JSON.", example="<< env.ALERT_URL >>"
+        Constant(parse=_webhook_url, empty=True),
+        "URL that alerts are posted to as JSON.",
+        example="<< env.ALERT_URL >>",
     )
     secret: str | None = setting(
         Constant(empty=True), "Secret that signs the requests (Standard Webhooks).", None, secret=True
@@ -94,7 +96,7 @@ class AlertWebhook:
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Who is told of an alert. ``log`` is a level."""
+    """Where an alert is sent. ``log`` is a level: it is always logged."""
 
     webhook: AlertWebhook | None = setting(
         group_of(AlertWebhook, short="url"), "Webhook: its URL, or a mapping with `url` and `secret`.", None
@@ -102,7 +104,9 @@ class Destinations:
     email: tuple[str, ...] = setting(
         ListOf(Constant(parse=_address), alone=True), "Addresses that get an e-mail, through `email`.", ()
     )
-    log: str | None = setting(Constant(choices=LEVELS), "Level at which it is logged.", None)
+    log: str = setting(
+        Constant(choices=LEVELS), "Level at which it is logged; a recovery is logged as `info`.", "error"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Alert:
     over: float = 300.0
     endpoint: str | None = None
     at_least: int = 10
-    send: Destinations = field(default_factory=lambda: Destinations(log="error"))
+    send: Destinations = field(default_factory=Destinations)
     mark: Mark | None = field(default=None, compare=False)
 
     @property
@@ -136,7 +140,8 @@ class Alert:
         assert limit is not None
         written = str(limit) if isinstance(limit, Rate) else shown(METRICS[self.metric].kind, limit)
         where = f" ({self.endpoint})" if self.endpoint else ""
-        return f"{self.metric} {'above' if self.below is None else 'below'} {written} over {show_duration(self.over)}{where}"
+        side = "above" if self.below is None else "below"
+        return f"{self.metric} {side} {written} over {show_duration(self.over)}{where}"
 
     def shown(self, figure: float) -> str:
         """Return a figure of its metric as text."""
@@ -147,7 +152,7 @@ class Alert:
             return f"{figure:.3g}s" if figure >= 1 else f"{figure * 1000:.3g}ms"
         if kind is Kind.PART:
             return f"{figure * 100:.3g}%"
-        return str(shown(kind, round(figure)))
+        return f"{figure / 2**20:.3g}MB" if kind is Kind.SIZE else f"{figure:.3g}"
 
     def watches(self, title: str) -> bool:
         """Return whether it watches an endpoint, given as its method and path."""
@@ -186,11 +191,9 @@ def _check(reader: SettingsReader, node: Mapping, values: dict[str, Any], name: 
     values[key] = limit
     for other, useless in (("endpoint", metric.of_server), ("atLeast", not metric.counts)):
         if useless and (place := node.get(other)) is not None and not is_null(place):
-            message = f"`{other}` has no effect: `{values['metric']}` is {'of the server' if metric.of_server else 'no part of requests'}"
+            why = "a figure of the whole server" if useless is metric.of_server else "not a part or a percentile"
+            message = f"`{other}` has no effect: `{values['metric']}` is {why}"
             reader.refuse(place.mark, message, "remove it", "no-effect")
-    send = values.get("send")
-    if send is not None and send == Destinations():
-        reader.refuse((node.get("send") or node).mark, f"`{name}.send` names nobody", "write `send: {log: error}`")
     return True
 
 
@@ -234,7 +237,7 @@ _ALERT: Final = Group(
         Field(
             "send",
             Group(fields_of(Destinations), make=Destinations, example="{webhook: << env.ALERT_URL >>}"),
-            "Who is told when the alert is raised, and when the figure has recovered. Default: the log, as an error.",
+            "Where it is sent when it is raised, and when the figure has recovered. Default: to the log, as an error.",
         ),
     ),
     make=_make,

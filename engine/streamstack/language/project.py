@@ -43,6 +43,7 @@ from streamstack.language.experiments import Experiment, check_experiments, shap
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
@@ -415,6 +416,7 @@ def read_project(
             settings.experiments,
         )
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
+    wrong += _unwatched(settings, project)
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, texts | sources, environment)
 
@@ -430,6 +432,21 @@ def _unanswered(settings: Settings, project: Project, text: str, name: str) -> l
         mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
         found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
     return found
+
+
+def _unwatched(settings: Settings, project: Project) -> list[Diagnostic]:
+    """Report alerts whose endpoint is none of the project."""
+    titles = [each.title for each in project.endpoints]
+    return [
+        make_diagnostic(
+            "unknown-path",
+            alert.mark,
+            f"no endpoint is `{alert.endpoint}`, which the alert `{alert.name}` watches",
+            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)]) or None,
+        )
+        for alert in settings.alerts
+        if titles and alert.endpoint is not None and alert.mark is not None and not any(map(alert.watches, titles))
+    ]
 
 
 def read_tests(checked: Checked, paths: Iterable[Path]) -> tuple[list[CaseFile], list[Diagnostic], dict[str, str]]:

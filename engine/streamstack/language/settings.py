@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from streamstack.errors import Diagnostic
 from streamstack.formats import FORMATS, NAMES
 from streamstack.formats.items import REASONS
+from streamstack.language.alerts import ALERTS, Alert, check_sends
 from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.channels import CHANNELS, ChannelSettings
 from streamstack.language.definition import InputRules
@@ -841,6 +842,9 @@ class Settings:
         factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    alerts: tuple[Alert, ...] = setting(
+        ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
+    )
     experiments: abc.Mapping[str, Experiment] = setting(
         EXPERIMENTS,
         "Experiments (A/B tests) by name. Definitions read the values of the caller's variant as `experiment.NAME`.",
@@ -862,11 +866,7 @@ class Settings:
 
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (
-    Field("email", _UNREAD, "E-mail."),
-    Field("alerts", _UNREAD, "Alerts on metrics."),
-    Field("plugins", _UNREAD, "Files with functions of your own."),
-)
+LATER: Final = (Field("email", _UNREAD, "E-mail."), Field("plugins", _UNREAD, "Files with functions of your own."))
 #: The keys of streamstack.yaml.
 SETTINGS: Final = (*fields_of(Settings), *LATER)
 
@@ -918,4 +918,5 @@ def load_settings(
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
+    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=is_written(root.get("email")))
     return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

@@ -67,6 +67,11 @@ class Edition:
     endpoints: list[EndpointHandler]
     restart: tuple[str, ...] = ()
 
+    @property
+    def counts(self) -> bool:
+        """Whether figures are needed, whoever may read the metrics."""
+        return bool(self.checked.settings.alerts)
+
     def context(self, before: Context) -> Context:
         """Return the context of its runs: the same things stay open."""
         settings = self.checked.settings

@@ -146,6 +146,12 @@ class Service:
         if self.streams.shared is None and self.context.state.shared:
             self.streams.share(SharedStore(self.context.resource(open_redis)), self._group, self.spawn)
 
+    def count(self, metrics: WorkerMetrics) -> None:
+        """Count requests from the next one on."""
+        self.metrics = metrics
+        if self._entered:
+            self._sample(metrics)
+
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         if self.metrics is not None:
