@@ -224,11 +224,11 @@ class WorkerMetrics:
 
     def finish_background(self, row: int, run: Run, outcome: str) -> None:
         """Count a run without a client."""
-        words, at = self._words, self._rows + row * _ROW_WIDTH
+        words, at = self._words, self._rows + row * ROW_WIDTH
         took = clock.monotonic() - run.clock
-        words[at + _ENDED + _OUTCOMES[outcome]] += 1
+        words[at + _ENDED + OUTCOME_PLACES[outcome]] += 1
         words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
-        words[at + _RUN_TIME] += int(took * _MICRO)
+        words[at + _RUN_TIME] += int(took * MICRO)
 
     def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""

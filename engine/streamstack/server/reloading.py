@@ -69,7 +69,7 @@ class Edition:
 
     @property
     def counts(self) -> bool:
-        """Whether figures are needed, whoever may read the metrics."""
+        """Whether figures are needed, even where the metrics are not served."""
         return bool(self.checked.settings.alerts)
 
     def context(self, before: Context) -> Context:
