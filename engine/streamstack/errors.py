@@ -166,7 +166,9 @@ def forget_frames(error: BaseException | None) -> None:
 
     A frame that keeps an error is kept by it, too: only the garbage collector would find the two.
     """
-    while error is not None:
+    met: set[int] = set()  # an error that was raised again while its own consequence was handled leads back to itself
+    while error is not None and id(error) not in met:
+        met.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

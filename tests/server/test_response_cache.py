@@ -271,8 +271,9 @@ async def test_metrics_and_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     async with project(
         tmp_path, "{}", value("cache: {ttl: 1m, by: << null if input.x else 1 >>}", "inputParameters: {x: boolean}")
     ) as server:
-        endpoints = [each for each, _ in (server.service.routes.find("GET", "/v"),) if each]
-        server.service.metrics = WorkerMetrics(SharedCounters(endpoints))
+        found = server.service.routes.find("GET", "/v")
+        assert found is not None
+        server.service.metrics = WorkerMetrics(SharedCounters(found[:1]))
         server.service.request_log = RequestLog(text=False)
         for path in ("/v", "/v", "/v", "/v?x=true"):
             await server.get(path)

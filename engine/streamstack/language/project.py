@@ -43,13 +43,16 @@ from streamstack.language.definition import (
     Task,
 )
 from streamstack.language.environment import read_env_file
+from streamstack.language.experiments import Experiment, check_experiments, shape_of
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.loading.groups import Inheritance, is_group
+from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
+from streamstack.language.shapes import ANY
 from streamstack.language.source import read
 from streamstack.language.test_files import read_test_file
 
@@ -87,6 +90,7 @@ class _Around:
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
     endpoints: tuple[Endpoint, ...] = ()
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
 
 def validate(
@@ -96,6 +100,7 @@ def validate(
     environment: Mapping[str, str] | None = None,
     configured: Mapping[str, Collection[str]] | None = None,
     input_rules: InputRules = STRICT,
+    experiments: Mapping[str, Experiment] | None = None,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
@@ -133,8 +138,12 @@ def validate(
             functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
     endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
-    callees = callees_of(functions)
-    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
+    configured = configured or {}
+    experiment = shape_of(experiments or {}, configured["experiments"]) if "experiments" in configured else ANY
+    callees = callees_of(functions, experiment)
+    around = _Around(
+        functions, callees, unread - functions.keys(), configured, environment, endpoints, experiments or {}
+    )
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
@@ -234,6 +243,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
         found += check_cache(definition, around.functions)
+        if around.experiments:
+            found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:
             found += check_declared(definition, around.functions, around.callees.results)
     if around.environment is not None:
@@ -455,8 +466,10 @@ def read_project(
             environment if check_environment else None,
             names_of(settings),
             settings.inputs,
+            settings.experiments,
         )
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
+    wrong += _unwatched(settings, project)
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, texts | sources, environment)
 
@@ -472,6 +485,21 @@ def _unanswered(settings: Settings, project: Project, text: str, name: str) -> l
         mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
         found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
     return found
+
+
+def _unwatched(settings: Settings, project: Project) -> list[Diagnostic]:
+    """Report alerts whose endpoint is none of the project."""
+    titles = [each.title for each in project.endpoints]
+    return [
+        make_diagnostic(
+            "unknown-path",
+            alert.mark,
+            f"no endpoint is `{alert.endpoint}`, which the alert `{alert.name}` watches",
+            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)]) or None,
+        )
+        for alert in settings.alerts
+        if titles and alert.endpoint is not None and alert.mark is not None and not any(map(alert.watches, titles))
+    ]
 
 
 def read_tests(checked: Checked, paths: Iterable[Path]) -> tuple[list[CaseFile], list[Diagnostic], dict[str, str]]:
@@ -494,7 +522,7 @@ def _read_tests(name: str, text: str, project: Project | None, settings: Setting
     """Read a file of tests. Without a ``project``, since it has errors, they are not compared with it."""
     file, found = read_test_file(Path(name), name, text, _folder_of_project(Path(name).parent))
     if project is not None:
-        found = sorted({*found, *check_cases(file, project, names_of(settings))})
+        found = sorted({*found, *check_cases(file, project, names_of(settings), settings.experiments)})
     return file, found
 
 
@@ -504,6 +532,7 @@ def names_of(settings: Settings) -> dict[str, Collection[str]]:
         "models": settings.names("models"),
         "databases": tuple(settings.databases),
         "authentication": settings.names("authentication"),
+        "experiments": settings.names("experiments"),
     }
 
 
@@ -515,7 +544,9 @@ def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) 
     tests = {file: text for file, text in texts.items() if is_test(Path(file))}
     definitions = {file: text for file, text in texts.items() if file != name and file not in tests}
     names = names_of(settings)
-    project, wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)
+    project, wrong = validate(
+        definitions, registry, settings.streaming, None, names, settings.inputs, settings.experiments
+    )
     found += wrong
     failed = any(each.severity == "error" for each in found)
     for file, text in tests.items():

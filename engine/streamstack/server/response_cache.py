@@ -303,7 +303,8 @@ class ResponseCache:
             by = [dict(inputs), absent, claims_of(run.auth)]
         headers = sink.request.headers
         varied = [",".join(headers.getall(name, ())) if name in headers else None for name in self._cache.headers]
-        data = to_json([self._plan.endpoint.title, self._plan.version, by, varied])
+        variants = sorted((name, bound["variant"]) for name, bound in run.experiment.items())
+        data = to_json([self._plan.endpoint.title, self._plan.version, by, varied, variants])
         return b"endpoint:" + hashlib.sha256(data).hexdigest().encode()
 
     @staticmethod
@@ -362,6 +363,7 @@ class ResponseCache:
         recording = Recording(self._cache.max_size, cancels=not served.outlives and not refreshes)
         self._recordings[key] = recording
         own = Run(recording, run.context, request=run.request, auth=run.auth)
+        own.experiment = run.experiment
         if not refreshes:
             own.id = run.id  # the log has one name for the request and for what it began
         recording.task = service.spawn(self._fill(service, served, own, recording, inputs, key, refreshes=refreshes))
