@@ -40,6 +40,8 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ("GET", "/api/fails-midway", "", b"", "", 200),
     ("GET", "/api/fails-midway", "?after=0", b"", "", 409),
     ("GET", "/api/fair-share", "?words=1", b"", "", 200),
+    ("GET", "/api/glossary", "?term=stream", b"", "", 200),
+    ("GET", "/api/glossary", "?term=s", b"", "", 400),
     ("GET", "/api/live-feed", "?limit=3", b"", "", 200),
     ("GET", "/api/long-report", "?pages=2&beat=0", b"", "", 200),
     ("GET", "/api/long-report", "?lastEventId=none/1", b"", "", 404),

@@ -162,7 +162,7 @@ async def test_a_slow_follower_holds_nobody_back(tmp_path: Path) -> None:
 
 
 async def test_answers_that_failed_are_not_stored(tmp_path: Path) -> None:
-    """All who follow get the error of the one run; the next request runs anew. So do answers with another status."""
+    """All who follow get the error of the one run; the next request begins another. Other statuses likewise."""
     failing = stream(more="  - wait: 50ms\n  - throw: {code: broken, status: 409}\n")
     failing = failing.replace("  - done: {metadata: {all: true}}\n", "")
     async with project(tmp_path, "{}", failing) as server:

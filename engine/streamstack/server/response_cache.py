@@ -114,8 +114,8 @@ class Recording(Sink):
 
     def done(self, content: Any = MISSING, metadata: Any = None) -> None:
         check_open(self)
-        given = () if content is MISSING else (content,)
-        self._record(size_in_memory((*given, metadata)), "done", metadata, *given)
+        parts = () if content is MISSING else (content,)
+        self._record(size_in_memory((*parts, metadata)), "done", metadata, *parts)
         self.ended = True
 
     def respond(self, status: int | None, headers: Mapping[str, str], cookies: Mapping[str, Any]) -> None:
