@@ -19,6 +19,7 @@ from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.kinds import Kind
+from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.secrets import find_secrets
@@ -834,6 +835,11 @@ class Settings:
         factory=StateSettings,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    email: EmailSettings = setting(
+        group_of(EmailSettings, example="{url: << env.SMTP_URL >>, from: shop@example.org}"),
+        "The mail server for `email.send`.",
+        factory=EmailSettings,
+    )
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
     ignore: tuple[str, ...] = setting(
         ListOf(Constant(), alone=True),
@@ -851,7 +857,6 @@ class Settings:
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
 LATER: Final = (
-    Field("email", _UNREAD, "E-mail."),
     Field("alerts", _UNREAD, "Alerts on metrics."),
     Field(
         "experiments",
