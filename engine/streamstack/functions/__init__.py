@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamstack.functions import (
+    channels,
     content,
     db,
     db_tables,
@@ -30,6 +31,7 @@ FAMILIES = {
     "Models": llm.FUNCTIONS,
     "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
+    "Channels": channels.FUNCTIONS,
     "Security": security.FUNCTIONS,
     "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }
