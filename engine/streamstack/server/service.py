@@ -18,6 +18,7 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.api_document import ApiDocument
+from streamstack.server.assets import ASSETS, send_asset
 from streamstack.server.background import BackgroundRuns
 from streamstack.server.bodies import broken_off
 from streamstack.server.connection import check_framing
@@ -67,7 +68,7 @@ ABORT_TIMEOUT = 2.0
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
-_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json")
+_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json", *ASSETS)
 #: Seconds between looks at what runs have sent so far.
 _SAMPLE_INTERVAL = 1.0
 #: Refused origins that are logged, and characters of each.
@@ -370,6 +371,8 @@ class Service:
             return self._answer_metrics(request)
         if path == "/_openapi.json":
             return send(request, 200, JSON + self._cors_lines(request), self.api.data)
+        if path in ASSETS:
+            return send_asset(request, path)
         if path == "/_ready" and not self.ready:
             return send(request, 503, JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, JSON, b'{"status":"ok"}')
