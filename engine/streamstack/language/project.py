@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,7 @@ from streamstack.language.experiments import Experiment, check_experiments, shap
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.ratings import rating_endpoint
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
@@ -417,6 +418,13 @@ def read_project(
         )
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
     wrong += _unwatched(settings, project)
+    if settings.ratings is not None and project.endpoints:
+        rating, unfit = rating_endpoint(settings.ratings, project.functions, registry)
+        if rating is not None:
+            unread = [settings.ratings.function] if any(each.severity == "error" for each in wrong) else []
+            unfit += check_calls(rating, project.functions, [each for each in unread if each])
+            project = replace(project, endpoints=(*project.endpoints, rating))
+        wrong += unfit
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, texts | sources, environment)
 
