@@ -263,5 +263,5 @@ def check_sends(reader: SettingsReader, node: Node | None, alerts: tuple[Alert, 
         if alert.send.email and not email:
             written = next((each.get("send") for each in places if each.mark == alert.mark), None)
             place = written.get("email") if isinstance(written, Mapping) else None
-            message = f"the alert `{alert.name}` sends e-mails, and there is no mail server under `email`"
+            message = f"the alert `{alert.name}` sends e-mails, which needs the section `email`"
             reader.refuse((place or written or node).mark if node else alert.mark, message, "add `email: {...}`")
