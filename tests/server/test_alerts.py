@@ -144,7 +144,7 @@ def test_percentiles() -> None:
 
 
 def test_alerts_survive_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that stays as it is goes on; one that has changed begins anew."""
+    """One that stays as it is goes on; one that has changed starts over."""
     tried = Figures(monkeypatch, "{metric: errorRate, above: 10%, over: 1m, atLeast: 1}")
     tried.end("failed")
     assert tried.after(3) == ["raised 100%"]

@@ -1,4 +1,4 @@
-"""The section `alerts` of streamstack.yaml: thresholds on the figures of endpoints, and who is told."""
+"""The section `alerts` of streamstack.yaml: thresholds on the figures of endpoints, and where a crossing is sent."""
 
 from __future__ import annotations
 
@@ -263,5 +263,5 @@ def check_sends(reader: SettingsReader, node: Node | None, alerts: tuple[Alert, 
         if alert.send.email and not email:
             written = next((each.get("send") for each in places if each.mark == alert.mark), None)
             place = written.get("email") if isinstance(written, Mapping) else None
-            message = f"the alert `{alert.name}` sends e-mails, which needs the section `email`"
+            message = f"the alert `{alert.name}` sends e-mails: declare a mail server under `email`"
             reader.refuse((place or written or node).mark if node else alert.mark, message, "add `email: {...}`")

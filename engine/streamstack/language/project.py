@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -21,6 +21,8 @@ from streamstack.language.analysis.checks import (
     check_own_paths,
     check_resume,
     check_texts,
+    check_ways,
+    end_of,
     is_answered,
     suppress,
 )
@@ -33,6 +35,7 @@ from streamstack.language.definition import (
     Definition,
     Endpoint,
     FunctionDefinition,
+    GroupDefinition,
     InputRules,
     Project,
     Registry,
@@ -43,6 +46,7 @@ from streamstack.language.experiments import Experiment, check_experiments, shap
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.groups import Inheritance, is_group
 from streamstack.language.loading.ratings import rating_endpoint
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
@@ -65,7 +69,11 @@ class _Entry:
 
     @property
     def definition(self) -> Definition | None:
-        return self.reading.definition
+        return None if isinstance(self.reading.definition, GroupDefinition) else self.reading.definition
+
+    @property
+    def group(self) -> GroupDefinition | None:
+        return self.reading.definition if isinstance(self.reading.definition, GroupDefinition) else None
 
     @property
     def failed(self) -> bool:
@@ -102,17 +110,27 @@ def validate(
     Nothing is raised, whatever the texts.
     """
     findings: list[Diagnostic] = []
-    entries: list[_Entry] = []
     unread: set[str] = set()
+    documents: list[Document] = []
     for file in sorted(files):
-        documents, found = read(files[file], file)
+        read_here, found = read(files[file], file)
         findings += found
         if found:
             unread.update(_NAME.findall(files[file]))
-        entries += [
-            _Entry(document, read_document(document, registry, streaming_defaults, input_rules))
-            for document in documents
-        ]
+        documents += read_here
+    inherited = Inheritance(streaming_defaults)
+    entries = _read_groups(documents, registry, inherited)
+    groups, found = _groups_of(entries)
+    findings += found
+    failed = [each.group for each in entries if each.group is not None and each.failed]
+    for document in documents:
+        if not is_group(document):
+            passed_on = inherited.of(document.root.mark.file, groups) if groups else inherited
+            reading = read_document(document, registry, passed_on, input_rules)
+            if any(each in failed for each in passed_on.groups):  # what it lacks is reported there
+                found = [each for each in reading.findings if not _is_within(each, failed)]
+                reading = replace(reading, findings=found, whole=False, unread=None)
+            entries.append(_Entry(document, reading))
     findings += _report_duplicates(entries)
     functions: dict[str, FunctionDefinition] = {}
     for entry in entries:
@@ -130,6 +148,8 @@ def validate(
     for entry in entries:
         definition = entry.definition
         found_here = entry.reading.findings
+        if entry.group is not None:
+            found_here = _check_group(entry.group, around) + found_here
         if definition is not None:
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
@@ -140,6 +160,37 @@ def validate(
                 sound.append(definition)
         findings += found_here
     return _make_project(sound), sorted(set(findings))
+
+
+def _read_groups(documents: list[Document], registry: Registry, inherited: Inheritance) -> list[_Entry]:
+    return [_Entry(each, read_document(each, registry, inherited)) for each in documents if is_group(each)]
+
+
+def _groups_of(entries: list[_Entry]) -> tuple[list[GroupDefinition], list[Diagnostic]]:
+    """Return the groups, one for each folder, and report the folders that have several."""
+    first: dict[PurePath, GroupDefinition] = {}
+    found = []
+    for group in (each.group for each in entries):
+        if group is None:
+            continue
+        folder = PurePath(group.mark.file).parent
+        other = first.setdefault(folder, group)
+        if other is not group:
+            message = f"the folder `{folder}` has a group in {other.mark} too"
+            found.append(make_diagnostic("duplicate-name", group.mark, message, "write all keys in one of them"))
+    return list(first.values()), found
+
+
+def _is_within(finding: Diagnostic, groups: list[GroupDefinition]) -> bool:
+    """Return whether a finding is about a value of a group that has been reported there."""
+    return any(finding.file == each.mark.file and each.mark <= finding.mark <= end_of(each.root) for each in groups)
+
+
+def _check_group(group: GroupDefinition, around: _Around) -> list[Diagnostic]:
+    """Report what is wrong with a group though it had no endpoints."""
+    found = check_calls(group, around.functions, around.unread)
+    found += check_ways(group.authentication, around.configured.get("authentication"))
+    return [each for each in found if each.code not in group.allow]
 
 
 def _report_duplicates(entries: list[_Entry]) -> list[Diagnostic]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from streamstack import __version__, clock
 from streamstack.language.settings import Metrics
-from streamstack.runtime.run import Context
+from streamstack.runtime.run import Context, Run
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
@@ -226,6 +226,14 @@ class WorkerMetrics:
             # Another process may have counted it: only the sum over all of them is never below 0.
             place = at + RATINGS.index(replaced)
             self._words[place] = (self._words[place] - 1) & _WORD
+
+    def finish_background(self, row: int, run: Run, outcome: str) -> None:
+        """Count a run without a client."""
+        words, at = self._words, self._rows + row * ROW_WIDTH
+        took = clock.monotonic() - run.clock
+        words[at + _ENDED + OUTCOME_PLACES[outcome]] += 1
+        words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
+        words[at + _RUN_TIME] += int(took * MICRO)
 
     def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""

@@ -18,6 +18,7 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.api_document import ApiDocument
+from streamstack.server.background import BackgroundRuns
 from streamstack.server.bodies import broken_off
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
@@ -106,6 +107,7 @@ class Service:
         self._hurried = False
         self._sampling: asyncio.TimerHandle | None = None
         self.flush_queue = FlushQueue()
+        self.background = BackgroundRuns(self)
         self._watched: dict[asyncio.Task[Any], web.BaseRequest] = {}
         self._watching: asyncio.TimerHandle | None = None
         #: Our side of each connection, by aiohttp's; empty where another server listens.
@@ -304,6 +306,10 @@ class Service:
         if not self.timers:
             self._idle.set()
 
+    def note_idle(self) -> None:
+        """Let `idle` look again at what is running."""
+        self._idle.set()
+
     def after(self, run: Run, outcome: str, close: Callable[[], None] | None) -> None:
         """Let a run do what it registered for its end, beside the answers to others.
 
@@ -432,6 +438,7 @@ class Service:
         await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
+        self.background.stop()
         self._hurried = False
         await self.idle(ABORT_TIMEOUT)
 
@@ -442,10 +449,10 @@ class Service:
         self.abandon()
 
     async def idle(self, patience: float) -> None:
-        """Wait until no request is being answered, and no stream copied, for some seconds at most."""
+        """Wait until nothing runs: no request, no copy of a stream, nothing in the background; some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while (self.timers or self.streams.read) and not self._hurried:
+                while (self.timers or self.streams.read or self.background.active) and not self._hurried:
                     self._idle.clear()
                     await self._idle.wait()
 
