@@ -501,7 +501,7 @@ def _unwatched(settings: Settings, project: Project) -> list[Diagnostic]:
             "unknown-path",
             alert.mark,
             f"no endpoint is `{alert.endpoint}`, which the alert `{alert.name}` watches",
-            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)]) or None,
+            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)], f"write {titles[0]}"),
         )
         for alert in settings.alerts
         if titles and alert.endpoint is not None and alert.mark is not None and not any(map(alert.watches, titles))
