@@ -25,6 +25,7 @@ from streamstack.language.kinds import Kind
 from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
@@ -850,6 +851,9 @@ class Settings:
     )
     alerts: tuple[Alert, ...] = setting(
         ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
+    )
+    ratings: Ratings | None = setting(
+        RATINGS, "Ratings of runs by clients, at `POST /_runs/{run}/rating`: `true`, or a mapping.", None
     )
     experiments: abc.Mapping[str, Experiment] = setting(
         EXPERIMENTS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -15,6 +15,7 @@ from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.masking import hide
 from streamstack.language.paths import Segment, parameters, parse_path
+from streamstack.language.ratings import RATING_PATH, Ratings
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
@@ -37,6 +38,7 @@ from streamstack.server.bodies import (
 )
 from streamstack.server.experiments import Assignment
 from streamstack.server.headers import CorsHeaders, own_headers
+from streamstack.server.ratings import open_recent_runs, rating_stack
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
@@ -367,7 +369,17 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
     """
     server = settings.server
     addresses = Addresses(server.trusted_proxies, server.forwarded_header)
-    return [_make(plan, settings, addresses, dev=dev) for plan in plans]
+    made = [_make(plan, settings, addresses, dev=dev) for plan in plans]
+    if settings.ratings is None:
+        return made
+    guards = {each.title: each.guard for each in made if each.path != RATING_PATH}
+    cors, keep = make_cors(server.cors), settings.ratings.keep
+    return [
+        replace(each, start=rating_stack(each.start, guards, cors, keep), at_once=None)
+        if each.path == RATING_PATH
+        else each
+        for each in made
+    ]
 
 
 def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> EndpointHandler:
@@ -385,8 +397,8 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
     constant, prepare = _headers(plan)
     taken = [each for name, each in settings.experiments.items() if plan.experiments & {name, ""}]
     experiments = Assignment(endpoint.title, taken) if taken else None
-    if experiments is not None:
-        prepare = _assigning(experiments, prepare)
+    if experiments is not None or (settings.ratings is not None and endpoint.path != RATING_PATH):
+        prepare = _preparing(endpoint.title, experiments, settings.ratings, prepare)
     guard = limiter = None
     if endpoint.authentication is not None:
         guard = Guard(endpoint.authentication, settings.authentication)
@@ -421,11 +433,13 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
     )
 
 
-def _assigning(experiments: Assignment, headers: Prepare | None) -> Prepare:
-    """Return what assigns variants before headers are evaluated."""
+def _preparing(title: str, experiments: Assignment | None, ratings: Ratings | None, headers: Prepare | None) -> Prepare:
+    """Return what assigns variants, remembers runs that can be rated, and evaluates headers."""
 
     def prepare(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-        experiments.assign(run, inputs)
+        row = title if experiments is None else experiments.assign(run, inputs)
+        if ratings is not None:
+            run.context.resource(open_recent_runs).remember(run, title, row, ratings.keep)
         return headers(run, inputs) if headers is not None else []
 
     return prepare

@@ -25,7 +25,7 @@ from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
 from streamstack.server.endpoints import AtOnce, EndpointHandler, Routes
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
-from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
+from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition, open_metrics
 from streamstack.server.replies import (
     ALLOW,
     CLOSE,
@@ -98,6 +98,8 @@ class Service:
         self.cors = cors or CorsHeaders()
         self.access = access or MetricsAccess(None, dev=False)
         self.metrics = metrics
+        if metrics is not None:
+            self.context.provide(open_metrics, metrics)
         self.request_log = request_log
         self.memory = MemoryBudget(max_memory)
         self.timers: set[RunTimer] = set()
@@ -150,6 +152,7 @@ class Service:
     def count(self, metrics: WorkerMetrics) -> None:
         """Count requests from the next one on."""
         self.metrics = metrics
+        self.context.provide(open_metrics, metrics)
         if self._entered:
             self._sample(metrics)
 
