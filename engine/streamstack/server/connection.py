@@ -69,7 +69,7 @@ _BEGINNING: Final = 1  # the head was handed on, and aiohttp has not taken it up
 _BODY: Final = 2
 _BEHIND: Final = 3  # the request is complete, and being answered
 _END: Final = 4  # nothing that comes is of interest
-_UPGRADED: Final = 5  # it is no HTTP any more
+_UPGRADED: Final = 5  # the connection has left HTTP
 
 
 class ClientConnection(asyncio.Protocol):
