@@ -43,6 +43,14 @@ from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
 from streamstack.server.resume.log import ResumableSink, StreamPolicy
+from streamstack.server.websocket import (
+    MessageStream,
+    WebSocket,
+    WebSocketOptions,
+    check_origin,
+    upgrade_required,
+    wants_upgrade,
+)
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -121,8 +129,10 @@ class Reader:
 
     def _read_around(self, layout: Layout, declared: Input, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
-        streamed_body = None
-        if request.body_exists:
+        streamed_body: StreamedBody | MessageStream | None = None
+        if request.websocket is not None:
+            streamed_body = request.websocket.receive(declared)
+        elif request.body_exists:
             most = declared.max_size or self._max_body
             streamed_body = StreamedBody(request, declared, most=most, largest=self._largest)
         inputs = layout.check(partial(_lookup, request, parameters), None)
@@ -306,6 +316,7 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
     policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
@@ -313,6 +324,8 @@ class EndpointHandler:
     def __post_init__(self) -> None:
         wire = self.wire
         names = [each.name for each in BY_MEDIA_TYPE.values()] if wire.negotiated else [wire.format]
+        if self.web_socket is not None:
+            names.append("websocket")
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
         policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
         object.__setattr__(self, "policy", policy)
@@ -332,11 +345,20 @@ class EndpointHandler:
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
-    def open(self, request: Request, cors: bytes) -> ResponseSink:
+    def open(self, request: Request, cors: CorsHeaders) -> ResponseSink:
         """Open the writer for a request.
 
-        Raises RunError ``not-acceptable`` where its Accept header fits no format.
+        Raises RunError ``not-acceptable`` where its Accept header fits no format, ``forbidden`` where a page may not
+        open the WebSocket that it asks for.
         """
+        if self.web_socket is not None and wants_upgrade(request):
+            check_origin(request, cors)
+            request.websocket = WebSocket(request, self.web_socket)
+            wire = self.wires["websocket"]
+            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
+        return self._open(request, cors.lines(request.headers.get("Origin")))
+
+    def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
         sink: ResponseSink
         if wire.spec is VALUE:
@@ -349,7 +371,9 @@ class EndpointHandler:
         return sink
 
     def wire_for(self, request: Request) -> ResponseOptions:
-        """Return the wire that a request asks for. Raises as `open` does."""
+        """Return the wire that a request asks for over HTTP. Raises as `open` does."""
+        if self.wire.spec.upgrade:
+            raise upgrade_required()
         if self.wire.negotiated:
             return self.wires[choose(request.headers.get("Accept"))]
         return self.wire
@@ -430,6 +454,18 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
+    )
+
+
+def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
+    streaming = endpoint.streaming
+    return WebSocketOptions(
+        keep_alive=streaming.keep_alive,
+        largest=streaming.web_socket.max_message_size,
+        rate=streaming.web_socket.message_rate,
+        subprotocols=streaming.web_socket.subprotocols,
+        compress=streaming.compress,
     )
 
 

@@ -190,6 +190,8 @@ class Service:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
                 sent = await sent
+            if request.websocket is not None:
+                await request.websocket.wait_closed()
         except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
             sent = _fail(request, error)
         return sent if isinstance(sent, Whole) else Streamed(request, 200, keep=sent is KEEP)
@@ -209,6 +211,8 @@ class Service:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
                 sent = await sent
+            if request.websocket is not None:
+                await request.websocket.wait_closed()
         except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
             sent = _fail(request, error)
         finally:
@@ -246,8 +250,9 @@ class Service:
                     return self._answered(request, partial(self._answer_head, request, read[0]))
                 return self._answer_unfound(request, path)
             served, parameters = found
-            cors = self._cors_lines(request) if self.cors.origins else b""
-            answer = served.open(request, cors)
+            if self.cors.origins:
+                self._note_origin(request)
+            answer = served.open(request, self.cors)
         except RunError as error:
             return self._refuse(request, error)
         if served.at_once is not None:
@@ -343,6 +348,8 @@ class Service:
         cors = self._cors_lines(request)
         if isinstance(error, RefusalError):
             lines += error.lines
+        if hdrs.UPGRADE in request.headers:
+            request.keep_alive = False  # some clients of WebSockets wait for the end of a connection that is refused
         self._note_refusal(request, error)
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
 
@@ -549,6 +556,9 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                     if inputs is None
                     else RunInputs(inputs, None)
                 )
+                if request.websocket is not None:
+                    keeps = answer.resumable or served.outlives
+                    request.websocket.begin(answer, None if keeps else timer.stop)
                 if answer.resumable:
                     source = await begin(service, served, run, cast("ResumableSink", answer), run_inputs)
                 else:
@@ -565,6 +575,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise asyncio.CancelledError from error
+            if reason.code == "stopped":
+                outcome = "cancelled"
             sent = fail(served, run, answer, reason, ticket)
         if source is not None:
             # How long a reader takes is not the request's affair any more: others see to it.
@@ -588,6 +600,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
         timer.end()
         if request.note_held is not None:
             service.memory.release(request)
+        if request.websocket is not None:
+            request.websocket.end()
         service.discard(timer)
         if source is None:
             service.ended(served, answer, ended, reason, timer)
