@@ -182,12 +182,17 @@ def test_types(tmp_path: Path) -> None:
         pytest.skip(missing())
     source = """
 import { resume, stream, StreamError, type Chunk } from "CLIENT";
-const reader = stream<string>("/api", { body: { a: 1 }, store: sessionStorage, onChunk: (chunk: Chunk<string>) => chunk.content.length });
+const onChunk = (chunk: Chunk<string>) => chunk.content.length;
+const reader = stream<string>("/api", { body: { a: 1 }, store: sessionStorage, onChunk });
 for await (const chunk of reader) console.log(chunk.text, chunk.metadata?.total, reader.count, reader.progress ?? 0);
 const later = resume("/api", { store: sessionStorage });
 await later?.stop();
 const headers = async () => ({ Authorization: "x" });
-try { await stream("/api", { headers }).finished(); } catch (error) { if (error instanceof StreamError) console.log(error.code); }
+try {
+  await stream("/api", { headers }).finished();
+} catch (error) {
+  if (error instanceof StreamError) console.log(error.code);
+}
 // @ts-expect-error
 stream("/api", { onChunks() {} });
 // @ts-expect-error
@@ -196,6 +201,6 @@ resume("/api", {});
     client = CLIENTS.parents[1] / "engine/streamstack/browser/streamstack.js"
     (tmp_path / "use.mts").write_text(source.replace("CLIENT", client.as_posix()), "utf-8")
     options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.iterable"]
-    command = [CLIENTS / "node_modules/.bin/tsc", *options, tmp_path / "use.mts"]
+    command: list[str | Path] = [CLIENTS / "node_modules/.bin/tsc", *options, tmp_path / "use.mts"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (0, "")
