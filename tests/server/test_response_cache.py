@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 
 from streamstack import clock
 from streamstack.server.metrics import SharedCounters, WorkerMetrics, exposition
@@ -282,6 +283,15 @@ async def test_metrics_and_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]
         assert f'streamstack_cache_requests_total{{endpoint="GET /v",result="{result}"}} {times}' in text
     lines = [json.loads(each) for each in capfd.readouterr().err.splitlines() if '"request"' in each]
     assert [each["cache"] for each in lines] == ["miss", "hit", "hit", "bypass"]
+
+
+async def test_over_websocket(tmp_path: Path) -> None:
+    """What was sent to a client of SSE is replayed over a WebSocket."""
+    async with project(tmp_path, "{}", stream()) as server:
+        await server.get("/s")
+        async with connect(f"ws://127.0.0.1:{server.port}/s") as client:
+            assert [json.loads(await client.recv())["content"] for _ in range(3)] == ["run 1"] * 3
+        assert await count(server) == 1
 
 
 @asynccontextmanager

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("streamstack.cache")
 
 _OK: Final = HTTPStatus.OK.value
+#: The form of stored answers: those of another one are not read.
+_VERSION: Final = 1
 #: Bytes that a recorded chunk takes beside its content.
 _OVERHEAD: Final = 200
 #: Chunks that are replayed before others have the event loop.
@@ -304,7 +306,7 @@ class ResponseCache:
         headers = sink.request.headers
         varied = [",".join(headers.getall(name, ())) if name in headers else None for name in self._cache.headers]
         variants = sorted((name, bound["variant"]) for name, bound in run.experiment.items())
-        data = to_json([self._plan.endpoint.title, self._plan.version, by, varied, variants])
+        data = to_json([_VERSION, self._plan.endpoint.title, self._plan.version, by, varied, variants])
         return b"endpoint:" + hashlib.sha256(data).hexdigest().encode()
 
     @staticmethod

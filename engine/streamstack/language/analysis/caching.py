@@ -54,13 +54,23 @@ def _nodes(endpoint: Endpoint, functions: Mapping[str, FunctionDefinition]) -> I
     while waiting:
         definition = waiting.pop()
         for node in Graph(definition).nodes:
-            if node.step.disabled or any(block.nesting is Nesting.DEFERRED for block in node.blocks):
+            if node.step.disabled or _runs_after(node):
                 continue
             yield definition, node
             for name in called_itself(node.step):
                 if name in functions and name not in met:
                     met.add(name)
                     waiting.append(functions[name])
+
+
+def _runs_after(node: Node) -> bool:
+    """Return whether a step runs only when the run has ended."""
+    block = node.block
+    while block.owner is not None:
+        if block.nesting is Nesting.DEFERRED:
+            return True
+        block = block.owner.block
+    return False
 
 
 def _check_read(endpoint: Endpoint, cache: Cache, read: Read, found: dict[str, Diagnostic], *, inside: bool) -> None:
