@@ -18,6 +18,7 @@ from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.jobs import JobSettings
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
@@ -830,8 +831,11 @@ class Settings:
     )
     state: StateSettings = setting(
         group_of(StateSettings, example="{url: memory://}"),
-        "Store for caches, counters, rate limits and resumable streams.",
+        "Store for caches, counters, rate limits, resumable streams and jobs.",
         factory=StateSettings,
+    )
+    jobs: JobSettings = setting(
+        group_of(JobSettings, example="{concurrency: 4}"), "Background jobs.", factory=JobSettings
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)

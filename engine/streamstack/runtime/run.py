@@ -16,6 +16,7 @@ import structlog
 from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import Methods
+from streamstack.language.jobs import JobSettings
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
 from streamstack.language.values import MISSING, Opaque
 from streamstack.runtime.faults import located
@@ -125,9 +126,9 @@ class Context:
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
     ``models`` which models have names, ``databases`` which databases, ``authentication`` how clients are identified,
-    ``state`` where state is stored. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
-    ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
-    that this process starts. ``address`` is the server's own.
+    ``state`` where state is stored, ``jobs`` the limits of jobs. ``folder`` is where the project keeps what it makes
+    itself (`.streamstack`); with ``joins`` an embedded database there may be one that another process runs, and without
+    ``starts`` it is never one that this process starts. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -141,6 +142,7 @@ class Context:
     joins: bool = False
     starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
+    jobs: JobSettings = field(default_factory=JobSettings)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 

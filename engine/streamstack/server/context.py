@@ -44,6 +44,7 @@ def make_context(
         models=settings.models,
         http=settings.http,
         state=settings.state,
+        jobs=settings.jobs,
         databases=settings.databases,
         authentication=settings.authentication,
         folder=folder or checked.folder,

@@ -21,7 +21,7 @@ from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.runtime.plan import Plan
+from streamstack.runtime.plan import Callee, Plan
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import Guard, Limiter
@@ -301,6 +301,7 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    jobs: Mapping[str, Callee] | None = None  # the functions of its project, where that starts jobs
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
     policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
@@ -399,6 +400,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        jobs=plan.jobs,
     )
 
 
