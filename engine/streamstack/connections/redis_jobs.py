@@ -182,10 +182,10 @@ class RedisJobs:
         try:
             now = clock.monotonic()
             for lost, (worker, since) in list(self._lost.items()) if not name else ():
-                if now - since >= GRACE:
-                    del self._lost[lost]
-                    if (job := await self._claim(lost, worker)) is not None:
-                        return job
+                if now - since < GRACE or self._lost.pop(lost, None) is None:
+                    continue
+                if (job := await self._claim(lost, worker)) is not None:
+                    return job
             return await self._claim(name, "")
         finally:
             self._claiming -= 1
