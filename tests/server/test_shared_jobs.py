@@ -303,28 +303,34 @@ async def test_a_job_outlives_redis(tmp_path: Path, *, empty: bool) -> None:
 
 
 @asynccontextmanager
-async def queues(url: str, count: int) -> AsyncIterator[list[RedisJobs]]:
-    """The queue, as some processes see it that have no lease."""
+async def queues(url: str, count: int, *, alive: bool = False) -> AsyncIterator[list[RedisJobs]]:
+    """The queue, as some processes see it; without leases unless they are alive."""
     redis = Redis_(parse_redis(url))
-    yield [RedisJobs(redis, StreamStore(redis, f"worker-{n}"), 100, 60, 60) for n in range(count)]
-    await redis.aclose()
+    stores = [StreamStore(redis, f"worker-{n}") for n in range(count)]
+    try:
+        for each in stores if alive else ():
+            await each.renew()
+        yield [RedisJobs(redis, each, 100, 60, 60) for each in stores]
+    finally:
+        await redis.aclose()
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_each_job_is_claimed_once(redis_url: str) -> None:
-    """Of ten processes that claim at once one has each job; so it is with jobs of the dead."""
-    async with queues(redis_url, 10) as found:
+    """Of ten processes that claim at once one has each job; so it is with the jobs of processes that died."""
+    async with queues(redis_url, 30, alive=True) as found:
         names = [await found[0].add(Job(f"job-{n}", "", "work", b""), {"next": 0, "worker": ""}) for n in range(20)]
-        for lost in range(3):
-            if lost:
-                # All of them have died, in the view of all: each claims what the others had.
+        for losses, processes in enumerate((found[:10], found[10:20], found[20:])):
+            if losses:
+                with Redis.from_url(redis_url) as redis:
+                    redis.delete(*(f"streamstack:stream-worker:worker-{10 * losses - n}" for n in range(1, 11)))
                 for _ in range(2):
-                    for each in found:
+                    for each in processes:
                         await each.check([])
                     await asyncio.sleep(0.15)
-            claimed = await asyncio.gather(*(each.claim() for each in found for _ in range(4)))
+            claimed = await asyncio.gather(*(each.claim() for each in processes for _ in range(4)))
             assert Counter(job.id for job in claimed if job is not None) == Counter(names)
-            assert {(job.claims, job.losses) for job in claimed if job is not None} == {(lost + 1, lost)}
+            assert {(job.claims, job.losses) for job in claimed if job is not None} == {(losses + 1, losses)}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -354,7 +360,14 @@ async def test_what_becomes_of_jobs_that_can_not_go_on(tmp_path: Path, redis_url
     async with queues(redis_url, 1) as (dead,):
         arguments = dumps({"times": 1})
         origin = write_origin(Origin("", "", "", "sse", "", Resume(), job=True))
-        fields = {"next": 0, "worker": "", "origin": origin, "key": "", "status": 200, "lines": b""}
+        fields: dict[str, bytes | str | int] = {
+            "next": 0,
+            "worker": "",
+            "origin": origin,
+            "key": "",
+            "status": 200,
+            "lines": b"",
+        }
         jobs = {
             "template": Job("A" * 22, "a", "gone", arguments),
             "producer-lost": Job("B" * 22, "b", "work", arguments),

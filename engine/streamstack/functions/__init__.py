@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamstack.functions import (
+    channels,
     content,
     db,
     db_tables,
@@ -29,6 +30,7 @@ FAMILIES = {
     "Models": llm.FUNCTIONS,
     "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
+    "Channels": channels.FUNCTIONS,
     "Jobs": jobs.FUNCTIONS,
     "Security": security.FUNCTIONS,
 }

@@ -488,7 +488,8 @@ class JobRunner:
             await self.queue.forget(job)
         self._count(job.state)
         if self._service.request_log is not None:
-            self._service.request_log.ended(title, sink, outcome, error)
+            about = {"id": job.id, "attempt": job.attempt, "chunks": sink.count}
+            self._service.request_log.background(title, sink.run, outcome, error, about)
 
     async def _settle(self, job: Job) -> bool:
         """Store the end of a job, for as long as another process leaves it to this one; return whether it does."""
@@ -509,7 +510,7 @@ class JobRunner:
         """Report how many jobs run and wait, and wake who waits for them."""
         if self._service.metrics is not None:
             self._service.metrics.show_jobs(len(self._running), self._waiting)
-        self._service.wake()
+        self._service.note_idle()
 
 
 def _title(job: Job) -> str:

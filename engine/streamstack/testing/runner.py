@@ -22,7 +22,7 @@ from streamstack.language.filters import tests as filter_tests
 from streamstack.language.masking import mask
 from streamstack.language.nodes import Node
 from streamstack.language.settings import default_database
-from streamstack.runtime.run import Context, DeferredWork
+from streamstack.runtime.run import Context, DeferredWork, Run
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import UnservableError, make_cors
@@ -132,6 +132,9 @@ class _RunEnds(RequestLog):
     def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
         self._ends[answer.run.id] = RunEnd(outcome, error, endpoint, answer.run.afters)
 
+    def background(self, title: str, run: Run, outcome: str, error: RunError | None, about: Mapping[str, Any]) -> None:
+        self._ends[run.id] = RunEnd(outcome, error, title, run.afters)
+
     def answered(self, request: Request, outcome: str) -> None:
         """Record nothing: the request had no run."""
 
@@ -210,7 +213,7 @@ def _contract_violations(edition: Edition, exchange: Exchange, answer: ReceivedA
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
-    edition = project.edition(case.env)
+    edition = project.edition(case.env, variants=case.experiments)
     keys = set()
     for exchange in case.exchanges:
         request = exchange.request
@@ -218,7 +221,7 @@ def _edition(project: TestProject, case: Case) -> Edition:
             key = project.caller_key(edition, edition.endpoint(request.method, request.path), request.auth)
             if key is not None:
                 keys.add(key)
-    return project.edition(case.env, frozenset(keys)) if keys else edition
+    return project.edition(case.env, frozenset(keys), case.experiments) if keys else edition
 
 
 @dataclass(slots=True)
