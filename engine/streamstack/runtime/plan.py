@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from streamstack import clock
 from streamstack.errors import RunError
@@ -13,7 +13,7 @@ from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Read, Value
-from streamstack.language.graph import Graph, Node
+from streamstack.language.graph import JOB_START, Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
@@ -24,8 +24,6 @@ from streamstack.runtime.run import Run, Sink, begin_call, end_call
 
 T = TypeVar("T")
 Start = Callable[..., Coroutine[Any, Any, Any]]
-#: The step that starts jobs.
-JOB_START: Final = "job.start"
 #: What a limit comes to for a request: its rate, its key, its concurrency; None where a part is not a binding.
 LimitValues = tuple[Rate | None, Any, int | None]
 
