@@ -140,9 +140,10 @@ async def post(server: Server, path: str = "/jobs", token: str = "", **body: Any
     return await server.ask("POST", path, json.dumps(body).encode(), Content_Type="application/json", **headers)
 
 
-async def start(server: Server, function: str = "count", **body: Any) -> str:
+async def start(server: Server, function: str = "count", key: str | None = None, inputs: Any = None) -> str:
     """Start a job; return its id."""
-    reply = await post(server, function=function, **body)
+    body = {"function": function, "key": key, "with": inputs}
+    reply = await post(server, **{name: value for name, value in body.items() if value is not None})
     assert reply.status == 202, reply.body
     return str(json.loads(reply.body)["id"])
 
@@ -162,7 +163,7 @@ async def status(server: Server, name: str) -> Any:
 async def test_a_job_goes_on_by_itself(tmp_path: Path) -> None:
     """Its id is answered at once; progress, result and state are there during the job and after, for a while."""
     async with served(tmp_path, "{keep: 1s}") as server:
-        name = await start(server, **{"with": {"times": 20}})
+        name = await start(server, inputs={"times": 20})
         assert (await status(server, name)) | {"id": "", "attempt": 0} == {
             "id": "",
             "function": "count",
@@ -173,7 +174,7 @@ async def test_a_job_goes_on_by_itself(tmp_path: Path) -> None:
         }
         found = await progress(server, name)
         assert [each["data"] for each in found[:-1]] == [str(n) for n in range(1, 21)]
-        result = {"times": 20, "by": None, "request": {}, "count": 20}
+        result: dict[str, Any] = {"times": 20, "by": None, "request": {}, "count": 20}
         assert (found[-1]["event"], json.loads(found[-1]["data"])) == ("done", result)
         assert [each["id"] for each in found] == [f"{name}/{n}" for n in range(21)]
         assert await progress(server, name, "?after=17") == found[18:]
@@ -221,7 +222,7 @@ async def test_a_key_is_its_callers(tmp_path: Path) -> None:
             ] == [404, 404]
         found = events((await server.get(path, Authorization=ann)).body)
         assert json.loads(found[-1]["data"])["by"] == "ann"
-        assert await start(server, key="k") == await start(server, key="k", **{"with": {"times": 1}})
+        assert await start(server, key="k") == await start(server, key="k", inputs={"times": 1})
         assert await start(server, "twice", key="k") != await start(server, key="k")
 
 
@@ -239,7 +240,7 @@ async def test_an_error_is_followed_by_another_attempt(
 ) -> None:
     """In the same stream, which says so; the error that remains is its end, and what `job.status` gives."""
     async with served(tmp_path) as server:
-        name = await start(server, function, **{"with": inputs})
+        name = await start(server, function, inputs=inputs)
         found = await progress(server, name)
         assert [each.get("event") or each["data"] for each in found] == told
         end = await status(server, name)
@@ -280,7 +281,7 @@ async def test_inputs_are_checked_when_the_job_starts(tmp_path: Path, body: dict
 
 
 async def test_a_slow_reader_does_not_hold_a_job_back(tmp_path: Path) -> None:
-    """It is told what it has missed, and so is one that comes late; the result of a job is bounded, too."""
+    """It gets a gap for what it has missed, and so does one that comes late; the result of a job is bounded, too."""
     async with served(tmp_path, "{maxProgress: 200KB, maxSize: 1KB}") as server:
         slow = await server.connect(limit=1 << 16)
         name = await start(server, "large")
@@ -314,9 +315,9 @@ async def test_a_job_has_a_longest_time(tmp_path: Path) -> None:
 
 async def test_jobs_end_with_their_server(tmp_path: Path) -> None:
     """Readers of those that run and of those that wait get `producer-lost`, once `shutdownTimeout` is over."""
-    files = {"streamstack": "server: {shutdownTimeout: 300ms}\njobs: {concurrency: 1}\n", "jobs": definitions()}
-    files["jobs"] = files["jobs"].replace("authentication: jwt\n", "")
-    async with serving(tmp_path, **files) as server:
+    (tmp_path / "streamstack.yaml").write_text("server: {shutdownTimeout: 300ms}\njobs: {concurrency: 1}\n")
+    text = definitions().replace("authentication: jwt\n", "")
+    async with serving(tmp_path, jobs=text) as server:
         names = []
         for body in ({"function": "endless"}, {"function": "count"}):
             reply = await server.ask("POST", "/jobs", json.dumps(body).encode())
@@ -335,7 +336,7 @@ async def test_jobs_end_with_their_server(tmp_path: Path) -> None:
 async def test_a_reload_leaves_running_jobs_alone(tmp_path: Path) -> None:
     """They end as they began; those that begin after it run the functions as they are by then, if there are any."""
     async with served(tmp_path, "{concurrency: 1}") as server:
-        running = await start(server, **{"with": {"times": 20}})
+        running = await start(server, inputs={"times": 20})
         await until(lambda: server.service.jobs.busy)
         waiting, gone = await start(server), await start(server, "fail")
         text = definitions().replace("      times: << input.times >>\n", "      new: true\n")

@@ -335,7 +335,7 @@ async def test_each_job_is_claimed_once(redis_url: str) -> None:
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_claim_with_an_older_number_counts_for_nothing(redis_url: str) -> None:
-    """Whoever had a job before another claimed it can neither end it nor hand it back nor hold it."""
+    """A process whose job another one has claimed can neither end it nor hand it back nor hold it."""
     async with queues(redis_url, 2) as (one, other):
         await one.add(Job("job", "", "work", b""), {"next": 0, "worker": ""})
         old = await one.claim()

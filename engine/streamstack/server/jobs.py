@@ -291,7 +291,7 @@ class JobRunner:
             try:
                 job = await queue.claim()
             except RunError:
-                pass  # the state is away, which was logged
+                pass  # Redis is out of reach, which was logged
             except Exception as error:
                 log.exception("job-not-claimed", reason=str(error))
             if job is not None:
@@ -498,7 +498,7 @@ class JobRunner:
                 return await self.queue.settle(job)
             except RunError:
                 await asyncio.sleep(1.0)
-        return True  # its readers are told all the same
+        return True  # readers get the end in any case
 
     # ------------------------------------------------------------- figures
 
