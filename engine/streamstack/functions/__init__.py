@@ -7,6 +7,7 @@ from streamstack.functions import (
     content,
     db,
     db_tables,
+    email,
     flow,
     http,
     jobs,
@@ -16,6 +17,7 @@ from streamstack.functions import (
     stream,
     streams,
     values,
+    webhooks,
 )
 from streamstack.language.definition import Registry
 
@@ -33,6 +35,7 @@ FAMILIES = {
     "Channels": channels.FUNCTIONS,
     "Jobs": jobs.FUNCTIONS,
     "Security": security.FUNCTIONS,
+    "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

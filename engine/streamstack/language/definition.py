@@ -450,6 +450,15 @@ class Endpoint:
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
+    @property
+    def upgrades(self) -> bool:
+        """Whether it can be opened as a WebSocket, whose handshake is a GET (RFC 6455, section 4.1)."""
+        return (
+            self.method == "GET"
+            and self.response_type == "streaming"
+            and self.streaming.format in ("auto", "websocket")
+        )
+
 
 @fast_dataclass()
 class FunctionDefinition:
@@ -524,3 +533,7 @@ class Project:
     endpoints: tuple[Endpoint, ...] = ()
     functions: Mapping[str, FunctionDefinition] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        return (*self.endpoints, *self.functions.values(), *self.tasks)

@@ -23,11 +23,14 @@ from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.jobs import JobSettings
 from streamstack.language.kinds import Kind
+from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
+from streamstack.language.web_socket import WebSocketSettings
 from streamstack.spec import (
     Bound,
     Constant,
@@ -294,7 +297,9 @@ class Streaming:
     full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
     """
 
-    format: str = setting(Constant(choices=NAMES), "Output format. `auto` follows the request's Accept header.", "auto")
+    format: str = setting(
+        Constant(choices=NAMES), "Output format. `auto` follows the request's Accept and Upgrade headers.", "auto"
+    )
     keep_alive: float = setting(
         _TIME, "Interval of heartbeats while nothing is sent. 0 or `false` disables them.", 15.0
     )
@@ -334,6 +339,9 @@ class Streaming:
         "Time that the send buffer may be full before the client is disconnected.",
         5.0,
         within=_SLOW_CLIENT,
+    )
+    web_socket: WebSocketSettings = setting(
+        group_of(WebSocketSettings), "Limits and subprotocols of WebSockets.", factory=WebSocketSettings
     )
 
 
@@ -846,8 +854,16 @@ class Settings:
         factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    email: EmailSettings = setting(
+        group_of(EmailSettings, example="{url: << env.SMTP_URL >>, from: shop@example.org}"),
+        "The mail server for `email.send`.",
+        factory=EmailSettings,
+    )
     alerts: tuple[Alert, ...] = setting(
         ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
+    )
+    ratings: Ratings | None = setting(
+        RATINGS, "Ratings of runs by clients, at `POST /_runs/{run}/rating`: `true`, or a mapping.", None
     )
     experiments: abc.Mapping[str, Experiment] = setting(
         EXPERIMENTS,
@@ -870,7 +886,7 @@ class Settings:
 
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (Field("email", _UNREAD, "E-mail."), Field("plugins", _UNREAD, "Files with functions of your own."))
+LATER: Final = (Field("plugins", _UNREAD, "Files with functions of your own."),)
 #: The keys of streamstack.yaml.
 SETTINGS: Final = (*fields_of(Settings), *LATER)
 

@@ -21,13 +21,13 @@ from streamstack.runtime.concurrency import pause, should_retry
 from streamstack.runtime.faults import located
 from streamstack.runtime.jobs import JobOrder, open_jobs
 from streamstack.runtime.run import MAX_DEPTH, Run, check_content
+from streamstack.server.access import owner_of
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.replies import in_band, report
 from streamstack.server.request import Request
 from streamstack.server.request_log import error_of, outcome_of
 from streamstack.server.response_options import Limits, ResponseOptions
 from streamstack.server.resume.log import End, Head, Origin, ResumableSink, StreamLog, StreamPolicy, new_stream_id
-from streamstack.server.resume.requests import owner_of
 from streamstack.server.resume.store import Replication, fields_of, ttl_of
 from streamstack.server.resume.streams import STOPPING, ResumableStream, stop, stop_error
 
