@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from streamstack.cli import main
 from streamstack.functions import REGISTRY
 from streamstack.language.project import read_project
 from streamstack.runtime.plan import compile_project
@@ -346,3 +348,13 @@ async def test_a_reload_leaves_running_jobs_alone(tmp_path: Path) -> None:
         server.service.replace(make_endpoints(compile_project(checked.project), checked.settings, dev=False))
         ends = [json.loads((await progress(server, each))[-1]["data"]) for each in (running, waiting, gone)]
         assert ("times" in ends[0], ends[1].get("new"), ends[2]["code"]) == (True, True, "template")
+
+
+def test_call_waits_for_the_jobs_that_it_starts(tmp_path: Path) -> None:
+    """`streamstack call` serves a project for one request: what that has started ends before the command does."""
+    (tmp_path / "jobs.yaml").write_text(definitions("100ms").replace("authentication: jwt\n", ""))
+    result = CliRunner().invoke(main, ["call", "POST", "/jobs", "-i", "function=twice", "--dir", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "202 Accepted" in result.output
+    assert "job-retry" in result.output
+    assert "producer-lost" not in result.output

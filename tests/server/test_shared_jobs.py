@@ -25,7 +25,7 @@ from streamstack.server import jobs
 from streamstack.server.resume.log import Origin
 from streamstack.server.resume.store import write_origin
 from tests.redis import RedisServer
-from tests.server.authenticating import project
+from tests.server.authenticating import BY_SECRET, claims, project, signed
 from tests.server.processes import Process, serving, until
 from tests.server.resuming import events
 from tests.server.serving import Server
@@ -150,6 +150,7 @@ async def test_any_server_reads_and_runs_a_job(tmp_path: Path, redis_url: str) -
             status = await ask(one, "GET", f"/jobs/{name}")
             assert (status["state"], status["attempt"], status["result"]) == ("completed", 1, chunks[0][0])
         assert await ask(one, "GET", "/counts") == [20, 20]
+        await until(lambda: not (one.service.jobs.busy or other.service.jobs.busy))
         with Redis.from_url(redis_url) as redis:
             assert redis.exists("streamstack:jobs-running:", "streamstack:jobs-waiting:") == 0
             assert all(redis.ttl(f"streamstack:job:{name}") > 0 for name in names)
@@ -165,6 +166,28 @@ async def test_one_key_starts_one_job_wherever(tmp_path: Path, redis_url: str) -
         assert await start(both[1], key="a") == names[0]
         assert await start(both[1], key="b") != names[0]
         assert (await ask(both[0], "GET", "/counts"))[0] == 2
+
+
+async def test_a_job_belongs_to_its_caller_at_every_server(tmp_path: Path, redis_url: str) -> None:
+    """Its claims are those of the run, wherever it runs; no other caller can read or cancel it."""
+    definitions = DEFINITIONS.replace("path: /jobs\n", "path: /jobs\nauthentication: jwt\n")
+    definitions = definitions.replace("return: << begun >>", "return: << auth.sub >>")
+    async with AsyncExitStack() as stack:
+        both = []
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            text = settings(redis_url, more=BY_SECRET)
+            both.append(await stack.enter_async_context(project(tmp_path / name, text, definitions)))
+        ann, bob = (f"Bearer {signed(claims(sub=name, roles=['x']))}" for name in ("ann", "bob"))
+        reply = await both[0].ask("POST", "/jobs", b"{}", Content_Type="application/json", Authorization=ann)
+        path = f"/_streams/{json.loads(reply.body)['id']}"
+        for each in both:
+            assert [(await each.ask(method, path, Authorization=bob)).status for method in ("GET", "DELETE")] == [
+                404,
+                404,
+            ]
+            found = events((await each.get(path, Authorization=ann)).body)
+            assert (found[-1]["event"], found[-1]["data"]) == ("done", "ann")
 
 
 async def test_waiting_jobs_are_counted_cancelled_and_bounded(tmp_path: Path, redis_url: str) -> None:
@@ -214,9 +237,10 @@ async def test_a_killed_server_loses_no_job(tmp_path: Path, redis_url: str) -> N
         follower = await one.connect()
         follower.ask(f"/_streams/{name}", extra="Connection: close\r\n")
         assert b" 200 " in await follower.head()
+        body = await follower.chunk()
         victim.process.kill()
         expire_lease(redis_url, name)
-        body = await asyncio.wait_for(follower.rest(), 30)
+        body += await asyncio.wait_for(follower.rest(), 30)
         follower.close()
         chunks = told(body)
         cut = chunks.index("restarted")
@@ -241,6 +265,7 @@ async def test_a_server_that_stops_hands_its_jobs_back(tmp_path: Path, redis_url
         client = await one.connect()
         client.ask(f"/_streams/{name}", extra="Connection: close\r\n")
         assert b" 200 " in await client.head()
+        await client.chunk()
         (tmp_path / "b").mkdir()
         other = await stack.enter_async_context(project(tmp_path / "b", settings(redis_url), DEFINITIONS))
         await one.stop()

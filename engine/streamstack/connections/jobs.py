@@ -83,6 +83,8 @@ _CONSTANT: Final = ("id", "run", "function", "arguments", "owner", "auth", "key"
 def write_job(job: Job) -> bytes:
     """Return what never changes of a job, serialized."""
     values = {name: getattr(job, name) for name in _CONSTANT}
+    if job.auth is not None:
+        values["auth"] = dict(job.auth)
     if job.retry is not None:
         retry = {each.name: getattr(job.retry, each.name) for each in fields(Retry)}
         values["retry"] = retry | {"on": sorted(job.retry.on)}

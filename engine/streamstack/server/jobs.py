@@ -122,6 +122,7 @@ class JobRunner:
         self._running: dict[str, Job] = {}
         self._waiting = 0  # as far as it is known here
         self._news = asyncio.Event()
+        self._changed = asyncio.Event()  # how many run or wait
         self._loops: list[asyncio.Task[None]] = []
         self._queue: JobQueue | None = None
         service.context.provide(open_jobs, self)
@@ -217,6 +218,12 @@ class JobRunner:
             return await stream.stop_and_wait(stop_error("the job was cancelled"), STOPPING)
         remote = None if streams.shared is None else await streams.shared.find(name)
         return True if remote is None else await stop(streams, remote)
+
+    async def finish(self) -> None:
+        """Wait until all jobs of this process have ended."""
+        while self.busy:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def aclose(self) -> None:
         """Do nothing: the server ends its jobs itself."""
@@ -510,6 +517,7 @@ class JobRunner:
         """Report how many jobs run and wait, and wake who waits for them."""
         if self._service.metrics is not None:
             self._service.metrics.show_jobs(len(self._running), self._waiting)
+        self._changed.set()
         self._service.note_idle()
 
 
