@@ -84,7 +84,7 @@ def message(number: int, token: str, content: Any, event: str | None, key: Any, 
 
 def presence_entry(event: str, member: Any) -> Entry:
     """Return a join or leave."""
-    return Entry({"id": None, "event": event, "content": None, "key": None, "member": member})
+    return Entry({"id": None, "event": event, "content": member, "key": None, "member": member})
 
 
 def gap_entry(missed: int | None) -> Entry:
@@ -220,6 +220,11 @@ class Subscription:
         self._number = number
         self._position = position
         self._closing: Callable[[], Awaitable[None]] | None = closing
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to take yet."""
+        return not self._initial and self._position >= self._channel.end
 
     async def take(self) -> list[Entry]:
         """Wait for entries and return them: at least one, in order."""

@@ -133,7 +133,7 @@ def parse_since(value: Any) -> Since:
         default="give",
     ),
     effects=Effects(
-        gives="stream", result="stream of {id: text?, event: text?, content: any?, key: any?, member: any?}"
+        gives="stream", result="stream of {id: text?, event: text?, content: any, key: any?, member: any?}"
     ),
     examples=[
         Example(
@@ -177,8 +177,12 @@ async def subscribe(
     does not know or whose successors are no longer stored, if a subscriber is more than 1,000 messages behind, and
     after Redis has lost its data. After a gap, all stored messages follow.
 
-    With `presence`, items with the event `join` or `leave` and the `member` tell who else comes and goes; a member
-    that is subscribed several times is one. `where` applies to messages only.
+    With `presence`, items with the event `join` or `leave` tell who else comes and goes: their `member` and their
+    `content` are that subscriber. A member that is subscribed several times counts once. `where` applies to messages
+    only.
+
+    While a run is subscribed, neither `firstChunkTimeout` nor `idleTimeout` ends its response: `keepAlive` sends
+    heartbeats, and detects clients that are gone. `maxDuration` still ends it.
 
     Above `maxSubscribers` of the channel, the step fails with `rate-limited` (429).
 
@@ -198,12 +202,19 @@ async def subscribe(
     choose = _chooser(channel, matches, on_gap, presence)
 
     async def read(show: Callable[[Entry], Any]) -> Batches:
+        run.sink.subscriptions += 1
         try:
+            if subscription.idle:
+                run.sink.heartbeat()  # the client learns that it is subscribed, whenever the first message comes
             while True:
+                waits = subscription.idle
                 entries = await subscription.take()
+                if waits:
+                    run.begin_slice()
                 if items := [show(each) for each in entries if choose(each)]:
                     yield items
         finally:
+            run.sink.subscriptions -= 1
             await unsubscribe()
 
     def contents() -> Batches:

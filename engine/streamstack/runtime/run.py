@@ -29,7 +29,7 @@ class Sink(ABC):
     True when the caller must `await drain()` before it emits again (the first chunk, a full buffer).
     """
 
-    __slots__ = ("bytes", "count", "ended")
+    __slots__ = ("bytes", "count", "ended", "subscriptions")
 
     #: Whether content may be JSON that is written already (orjson.Fragment).
     takes_json = False
@@ -38,6 +38,10 @@ class Sink(ABC):
         self.count = 0  # chunks taken, `stream.count`
         self.bytes = 0  # bytes of their encoding, `stream.bytes`
         self.ended = False  # after `done`: nothing may follow
+        self.subscriptions = 0  # to channels: while there are some, the run may have nothing to send for any time
+
+    def heartbeat(self) -> None:  # noqa: B027  (most sinks have no client that waits)
+        """Show the client that the run goes on, where the format has a way to."""
 
     @abstractmethod
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
