@@ -50,6 +50,10 @@ class Sink(ABC):
         Raises RunError ``template`` for content that the format can't carry, or after `done`.
         """
 
+    def emit_shared(self, chunk: SharedChunk) -> bool:
+        """Take a chunk that other sinks take, too, and send it at once; False where it must go through `emit`."""
+        return False
+
     @abstractmethod
     async def drain(self) -> None:
         """Send what is buffered and wait until the reader has room for more."""
@@ -64,6 +68,18 @@ class Sink(ABC):
 
         Raises RunError ``template`` once the status line has been sent.
         """
+
+
+class SharedChunk:
+    """A chunk for many sinks. ``encoded``: what it became, by what the encoding depends on."""
+
+    __slots__ = ("content", "encoded", "event", "id")
+
+    def __init__(self, content: Any, event: Any, id: Any) -> None:  # noqa: A002
+        self.content = content
+        self.event = event
+        self.id = id
+        self.encoded: dict[Any, Any] = {}
 
 
 def check_open(sink: Sink) -> None:
