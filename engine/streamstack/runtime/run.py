@@ -32,7 +32,7 @@ class Sink(ABC):
     True when the caller must `await drain()` before it emits again (the first chunk, a full buffer).
     """
 
-    __slots__ = ("bytes", "count", "ended")
+    __slots__ = ("bytes", "count", "ended", "subscriptions")
 
     #: Whether content may be JSON that is written already (orjson.Fragment).
     takes_json = False
@@ -41,6 +41,10 @@ class Sink(ABC):
         self.count = 0  # chunks taken, `stream.count`
         self.bytes = 0  # bytes of their encoding, `stream.bytes`
         self.ended = False  # after `done`: nothing may follow
+        self.subscriptions = 0  # to channels: while there are some, the run may have nothing to send for any time
+
+    def heartbeat(self) -> None:  # noqa: B027  (most sinks have no client that waits)
+        """Show the client that the run goes on, where the format has a way to."""
 
     @abstractmethod
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
@@ -48,6 +52,10 @@ class Sink(ABC):
 
         Raises RunError ``template`` for content that the format can't carry, or after `done`.
         """
+
+    def emit_shared(self, chunk: SharedChunk) -> bool:
+        """Take a chunk that other sinks take, too, and send it at once; False where it must go through `emit`."""
+        return False
 
     @abstractmethod
     async def drain(self) -> None:
@@ -63,6 +71,18 @@ class Sink(ABC):
 
         Raises RunError ``template`` once the status line has been sent.
         """
+
+
+class SharedChunk:
+    """A chunk for many sinks. ``encoded``: what it became, by what the encoding depends on."""
+
+    __slots__ = ("content", "encoded", "event", "id")
+
+    def __init__(self, content: Any, event: Any, id: Any) -> None:  # noqa: A002
+        self.content = content
+        self.event = event
+        self.id = id
+        self.encoded: dict[Any, Any] = {}
 
 
 def check_open(sink: Sink) -> None:
