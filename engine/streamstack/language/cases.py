@@ -172,7 +172,10 @@ class ExpectedCall:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What is expected; None is not looked at. ``marks`` has the place of each key that was written."""
+    """What is expected; None is not looked at.
+
+    ``marks`` has the place of each key that was written, of each chunk (`chunks.0`) and of its keys (`chunks.0.at`).
+    """
 
     mark: Mark
     marks: Mapping[str, Mark] = field(default_factory=dict)
