@@ -638,7 +638,13 @@ _MAIL: Final = Group(
 
 def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     del reader, name
-    values["marks"] = {key.text: key.mark for key, _ in node.items}
+    values["marks"] = marks = {key.text: key.mark for key, _ in node.items}
+    for key, value in node.items:
+        if key.text == "chunks" and isinstance(value, nodes.Sequence):
+            for index, chunk in enumerate(value.items):
+                marks[f"chunks.{index}"] = chunk.mark
+                if isinstance(chunk, nodes.Mapping):
+                    marks |= {f"chunks.{index}.{inner.text}": inner.mark for inner, _ in chunk.items}
     return True
 
 

@@ -28,7 +28,7 @@ from streamstack.language.settings import default_database
 from streamstack.runtime.run import Context, DeferredWork, Run
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
-from streamstack.server.endpoints import UnservableError, make_cors
+from streamstack.server.endpoints import EndpointHandler, UnservableError, make_cors
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
@@ -69,6 +69,7 @@ class Injection:
         lose_reply: The database gets that statement, and only its answer is lost.
         stays_down: The database stays away after that.
         client_timeout: Seconds after which clients leave whose answers have not ended.
+        stored_chunks: How many chunks resumable streams store; None is what their endpoints say.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
@@ -78,6 +79,13 @@ class Injection:
     lose_reply: bool = False
     stays_down: bool = False
     client_timeout: float | None = None
+    stored_chunks: int | None = None
+
+    def change(self, endpoint: EndpointHandler) -> EndpointHandler:
+        """Return an endpoint as it is served."""
+        if self.stored_chunks is None or endpoint.resume is None:
+            return endpoint
+        return replace(endpoint, resume=replace(endpoint.resume, max_chunks=self.stored_chunks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +291,7 @@ class _CaseRun:
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
-                    self.edition.endpoints,
+                    tuple(map(injection.change, self.edition.endpoints)),
                     context=context,
                     cors=make_cors(settings.cors),
                     request_log=_RunEnds(self.seen.ends),
