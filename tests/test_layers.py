@@ -82,6 +82,7 @@ LIBRARIES = {
     ),
     "joserfc": ("streamstack.connections.tokens",),
     "dotenv": ("streamstack.language.environment",),
+    "aiosmtplib": ("streamstack.connections.mail",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }

@@ -25,6 +25,7 @@ FAULTS = (
     "leave",  # the client leaves after each chunk
     "slow",  # the client reads slowly
     "database",  # the database is lost at each statement
+    "mail",  # the mail server rejects each mail, and is lost while it takes it
     "resume",  # the client comes back after each chunk
 )
 
@@ -190,7 +191,16 @@ class Expect:
     outcome: str | None = None  # completed, failed, cancelled
     calls: tuple[ExpectedCall, ...] | None = None  # in order
     database: tuple[ExpectedRows, ...] | None = None
+    mails: tuple[ExpectedMail, ...] | None = None  # all that are sent, in order
     log: tuple[Mapping[str, Any], ...] | None = None  # lines that must be among those logged
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedMail:
+    """A mail that is expected to be sent; ``parts`` are those that are looked at, by name."""
+
+    mark: Mark
+    parts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

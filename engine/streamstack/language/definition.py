@@ -524,3 +524,7 @@ class Project:
     endpoints: tuple[Endpoint, ...] = ()
     functions: Mapping[str, FunctionDefinition] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        return (*self.endpoints, *self.functions.values(), *self.tasks)

@@ -22,6 +22,7 @@ from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis
 from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.kinds import Kind
+from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.ratings import RATINGS, Ratings
@@ -843,6 +844,11 @@ class Settings:
         factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    email: EmailSettings = setting(
+        group_of(EmailSettings, example="{url: << env.SMTP_URL >>, from: shop@example.org}"),
+        "The mail server for `email.send`.",
+        factory=EmailSettings,
+    )
     alerts: tuple[Alert, ...] = setting(
         ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
     )
@@ -870,7 +876,7 @@ class Settings:
 
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (Field("email", _UNREAD, "E-mail."), Field("plugins", _UNREAD, "Files with functions of your own."))
+LATER: Final = (Field("plugins", _UNREAD, "Files with functions of your own."),)
 #: The keys of streamstack.yaml.
 SETTINGS: Final = (*fields_of(Settings), *LATER)
 
