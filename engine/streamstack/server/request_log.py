@@ -46,10 +46,21 @@ def outcome_of(
     if error is None:
         return "shutdown" if draining and answer.request.transport is not None else "cancelled"
     if stopped is not None and error is stopped:
-        return {"timeout": "timeout", "stopped": "cancelled", "unavailable": "failed"}.get(error.code, "shutdown")
+        return _STOPPED.get(error.code, "shutdown")
     if answer.committed or answer.count or is_fault(error):
         return "failed"
     return "rejected"
+
+
+#: How a request ended, by the error that its run was stopped with; the last two are of what its client sent.
+_STOPPED: Final = {
+    "timeout": "timeout",
+    "stopped": "cancelled",
+    "unavailable": "failed",
+    "invalid-chunk": "failed",
+    "invalid-input": "failed",
+    "rate-limited": "failed",
+}
 
 
 class RequestLog:
