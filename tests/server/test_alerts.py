@@ -184,7 +184,6 @@ functionStack:
 @asynccontextmanager
 async def receiver(posted: list[tuple[dict[str, str], bytes]], statuses: list[int]) -> AsyncIterator[str]:
     """Serve a webhook that answers with some statuses (0: not at all), then with 200; give its URL."""
-
     over = asyncio.Event()
 
     async def take(request: web.BaseRequest) -> web.Response:
