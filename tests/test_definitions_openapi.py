@@ -27,6 +27,9 @@ FILE = (
 )
 #: Requests to each operation: method, path of the document, what is sent, and the status.
 REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
+    ("POST", "/_runs/{run}/rating", "none/rating", b'{"rating": "up"}', JSON, 404),
+    ("POST", "/api/read-aloud", "", b'{"text": "The quick brown fox"}', JSON, 200),
+    ("GET", "/api/ratings", "", b"", "", 200),
     ("POST", "/api/stream-chat", "", b'{"message": "Hi", "streamOptions": {"includeMetadata": true}}', JSON, 200),
     ("POST", "/api/stream-chat", "", b"{}", JSON, 400),
     ("GET", "/api/conversations", "", b"", "", 200),

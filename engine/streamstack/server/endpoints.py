@@ -363,20 +363,19 @@ class EndpointHandler:
             check_origin(request, cors)
             request.websocket = WebSocket(request, self.web_socket)
             wire = self.wires["websocket"]
-            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
-        return self._open(request, cors.lines(request.headers.get("Origin")))
+            sink: ResponseSink = (ResumableSink if self.resume is not None else LiveSink)(wire, request)
+        else:
+            sink = self._open(request, cors.lines(request.headers.get("Origin")))
+        sink.row = self.row
+        return sink
 
     def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
-        sink: ResponseSink
         if wire.spec is VALUE:
-            sink = ValueSink(wire, request, cors)
-        elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            sink = ResumableSink(wire, request, cors)
-        else:
-            sink = LiveSink(wire, request, cors)
-        sink.row = self.row
-        return sink
+            return ValueSink(wire, request, cors)
+        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            return ResumableSink(wire, request, cors)
+        return LiveSink(wire, request, cors)
 
     def wire_for(self, request: Request) -> ResponseOptions:
         """Return the wire that a request asks for over HTTP. Raises as `open` does."""

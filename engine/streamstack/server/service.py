@@ -380,6 +380,8 @@ class Service:
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
             return self._refuse_metrics(request)
+        if path == "/_console" and not (self.access.needs_token or self.access.admits(request)):
+            return self._answer_unfound(request, path)
         if path == "/_openapi.json" and not self.api.admits(request):
             return self._answer_unfound(request, path)
         if request.method not in {"GET", "HEAD"}:
