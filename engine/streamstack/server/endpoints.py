@@ -23,7 +23,7 @@ from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import invalid, invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.runtime.plan import Plan
+from streamstack.runtime.plan import Callee, Plan
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import Guard, Limiter
@@ -327,6 +327,7 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    jobs: Mapping[str, Callee] | None = None  # the functions of its project, where that starts jobs
     cache: ResponseCache | None = None  # answers are stored and replayed
     web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
@@ -371,20 +372,19 @@ class EndpointHandler:
             check_origin(request, cors)
             request.websocket = WebSocket(request, self.web_socket)
             wire = self.wires["websocket"]
-            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
-        return self._open(request, cors.lines(request.headers.get("Origin")))
+            sink: ResponseSink = (ResumableSink if self.resume is not None else LiveSink)(wire, request)
+        else:
+            sink = self._open(request, cors.lines(request.headers.get("Origin")))
+        sink.row = self.row
+        return sink
 
     def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
-        sink: ResponseSink
         if wire.spec is VALUE:
-            sink = ValueSink(wire, request, cors)
-        elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            sink = ResumableSink(wire, request, cors)
-        else:
-            sink = LiveSink(wire, request, cors)
-        sink.row = self.row
-        return sink
+            return ValueSink(wire, request, cors)
+        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            return ResumableSink(wire, request, cors)
+        return LiveSink(wire, request, cors)
 
     def wire_for(self, request: Request) -> ResponseOptions:
         """Return the wire that a request asks for over HTTP. Raises as `open` does."""
@@ -481,6 +481,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        jobs=plan.jobs,
         cache=None if endpoint.cache is None else ResponseCache(plan, endpoint.cache, whole=not streams),
         web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
     )
