@@ -197,7 +197,7 @@ async def test_stale_answers_while_one_run_refreshes(tmp_path: Path, moved: list
 
 
 async def test_a_refresh_that_fails_keeps_the_old_answer(tmp_path: Path, moved: list[float]) -> None:
-    """It is tried again with the next request; nobody sees its error until the old answer is gone."""
+    """It is tried again with the next request; its error is not sent until the old answer is gone."""
     failing = value("cache: {ttl: 10s, staleWhile: 50s}").replace(
         "  - return", "  - precondition: {that: '<< n != 2 and n < 4 >>', code: broken, status: 409}\n  - return"
     )
