@@ -14,6 +14,7 @@ from streamstack.language.values import MISSING, Rate
 from streamstack.spec import Constant, Field, fields_by_name, setting
 
 if TYPE_CHECKING:
+    from streamstack.language import nodes
     from streamstack.language.expressions import Value
     from streamstack.language.settings import Streaming
     from streamstack.language.source import Node
@@ -499,6 +500,27 @@ class Task:
     @property
     def title(self) -> str:
         return f"task {self.name}"
+
+
+@fast_dataclass()
+class GroupDefinition:
+    """`kind: group`: what the endpoints of its folder, and of those below it, have in common.
+
+    ``stack`` are the calls of its `before` and `after`. ``root`` are its keys, which the endpoints inherit.
+    """
+
+    path: str  # "" without a prefix
+    root: nodes.Mapping
+    stack: Stack
+    mark: Mark
+    authentication: Authentication | None = None
+    allow: frozenset[str] = frozenset()
+
+    kind = "group"
+
+    @property
+    def title(self) -> str:
+        return f"group {self.path}".rstrip()
 
 
 Definition = Endpoint | FunctionDefinition | Task

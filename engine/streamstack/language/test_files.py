@@ -683,6 +683,7 @@ _DEFAULTS: Final = (
     Field("sql", _WORD, "SQL that is run before the test."),
     Field("now", Constant(parse=_time), f"Time at which the test begins: {TIMESTAMP_EXAMPLE}."),
     Field("seed", Constant(Kind.INTEGER), "Seed of random values."),
+    Field("experiments", Named(_WORD), "The variant that every caller gets, by the name of the experiment."),
     Field(
         "time",
         Constant(choices=("virtual", "real")),
@@ -789,6 +790,7 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
         now=merged.get("now"),
         seed=merged.get("seed", 0),
         real_time=merged.get("time") == "real",
+        experiments={**defaults.get("experiments", {}), **test.get("experiments", {})},
         faults=merged.get("faults"),
     )
 

@@ -242,13 +242,14 @@ class Limiter:
             return rate, start, most
         if isinstance(by, Value) and bound[1] is not None:
             return rate, start + b"by:" + key_of(bound[1]), most
-        return rate, start + self._caller(None if by == "ip" else run.auth, request), most
+        return rate, start + caller_key(None if by == "ip" else run.auth, self._addresses.of(request)), most
 
-    def _caller(self, auth: Mapping[str, Any] | None, request: Request) -> bytes:
-        """Return who calls: a subject of an authentication, else an address."""
-        if auth is not None and (subject := auth.get("sub")):
-            return b"auth:" + key_of([auth.get("method"), subject])
-        return b"ip:" + network_of(self._addresses.of(request) or "").encode()
+
+def caller_key(auth: Mapping[str, Any] | None, address: str | None) -> bytes:
+    """Return who calls: a subject of an authentication, else an address."""
+    if auth is not None and (subject := auth.get("sub")):
+        return b"auth:" + key_of([auth.get("method"), subject])
+    return b"ip:" + network_of(address or "").encode()
 
 
 class RateLimitTicket:

@@ -41,14 +41,12 @@ class RunTimer:
         "_timers",
         "answer",
         "reason",
-        "row",
     )
 
-    def __init__(self, answer: ResponseSink, limits: Limits, timers: set[RunTimer], row: int = 0) -> None:
+    def __init__(self, answer: ResponseSink, limits: Limits, timers: set[RunTimer]) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self.answer = answer
-        self.row = row  # of its endpoint, where figures are kept
         self._limits = limits
         self._timers = timers  # where it stands while it watches
         self._phase = "reading"

@@ -35,6 +35,7 @@ from streamstack.server.bodies import (
     read_body,
     read_form,
 )
+from streamstack.server.experiments import Assignment
 from streamstack.server.headers import CorsHeaders, own_headers
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
@@ -267,7 +268,7 @@ AtOnce = Callable[[Run, dict[str, Any]], Any]
 Take = Callable[[Request, Mapping[str, str]], dict[str, Any] | None]
 Read = Callable[[Request, Mapping[str, str]], Coroutine[Any, Any, dict[str, Any]]]
 Show = Callable[[Request, Mapping[str, str]], Mapping[str, Any]]
-Own = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
+Prepare = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
 
 
 def _take_nothing(request: Request, parameters: Mapping[str, str]) -> dict[str, Any] | None:
@@ -289,8 +290,9 @@ class EndpointHandler:
 
     ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format is the request's
     choice. ``at_once`` runs a stack in which nothing waits. ``read`` reads and checks the inputs, ``take`` does where
-    they are all here; ``close`` deletes the files among them. ``show`` gives `request` as bindings see it. ``headers``
-    gives the endpoint's own headers, where they hold bindings.
+    they are all here; ``close`` deletes the files among them. ``show`` gives `request` as bindings see it. ``prepare``
+    is called before the stack, with the run and its inputs: it assigns the variants of ``experiments``, and gives the
+    endpoint's own headers, where they hold bindings.
     """
 
     method: str
@@ -304,7 +306,8 @@ class EndpointHandler:
     read: Read = _no_inputs
     show: Show = _show_little
     close: Callable[[Mapping[str, Any]], None] | None = None
-    headers: Own | None = None
+    prepare: Prepare | None = None
+    experiments: Assignment | None = None
     max_body: int = MAX_BODY
     guard: Guard | None = None  # who may call; None is everybody
     limiter: Limiter | None = None  # how often; None is as often as one likes
@@ -325,9 +328,16 @@ class EndpointHandler:
         policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
         object.__setattr__(self, "policy", policy)
 
-    def take_row(self, row: int) -> None:
-        """Keep figures in this row from now on; said once, before there are requests."""
-        object.__setattr__(self, "row", row)
+    def take_rows(self, row_of: Callable[[str], int]) -> None:
+        """Keep figures in these rows from now on, by their titles; said once, before there are requests."""
+        object.__setattr__(self, "row", row_of(self.title))
+        if self.experiments is not None:
+            self.experiments.take_rows(row_of)
+
+    @property
+    def row_titles(self) -> list[str]:
+        """The titles of the rows in which its figures are kept."""
+        return [self.title, *(self.experiments.titles.values() if self.experiments is not None else ())]
 
     @property
     def title(self) -> str:
@@ -348,11 +358,15 @@ class EndpointHandler:
 
     def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
+        sink: ResponseSink
         if wire.spec is VALUE:
-            return ValueSink(wire, request, cors)
-        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            return ResumableSink(wire, request, cors)
-        return LiveSink(wire, request, cors)
+            sink = ValueSink(wire, request, cors)
+        elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            sink = ResumableSink(wire, request, cors)
+        else:
+            sink = LiveSink(wire, request, cors)
+        sink.row = self.row
+        return sink
 
     def wire_for(self, request: Request) -> ResponseOptions:
         """Return the wire that a request asks for over HTTP. Raises as `open` does."""
@@ -392,7 +406,11 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         largest=settings.http.max_event_size,
         addresses=addresses,
     )
-    constant, bound = _headers(plan)
+    constant, prepare = _headers(plan)
+    taken = [each for name, each in settings.experiments.items() if plan.experiments & {name, ""}]
+    experiments = Assignment(endpoint.title, taken) if taken else None
+    if experiments is not None:
+        prepare = _assigning(experiments, prepare)
     guard = limiter = None
     if endpoint.authentication is not None:
         guard = Guard(endpoint.authentication, settings.authentication)
@@ -416,7 +434,8 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         read=reader.read,
         show=reader.show,
         close=close_inputs if layout.files or layout.whole is not None else None,
-        headers=bound,
+        prepare=prepare,
+        experiments=experiments,
         max_body=largest,
         receives=layout.stream is not None,
         guard=guard,
@@ -438,7 +457,17 @@ def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
     )
 
 
-def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
+def _assigning(experiments: Assignment, headers: Prepare | None) -> Prepare:
+    """Return what assigns variants before headers are evaluated."""
+
+    def prepare(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
+        experiments.assign(run, inputs)
+        return headers(run, inputs) if headers is not None else []
+
+    return prepare
+
+
+def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Prepare | None]:
     """Return the endpoint's own headers: as they are where none has a binding, else how to."""
     constants = {name: value.constant for name, value in plan.endpoint.headers}
     if MISSING not in constants.values():

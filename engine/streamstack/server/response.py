@@ -51,6 +51,7 @@ class ResponseSink(Sink):
         "heard_at",
         "refused",
         "request",
+        "row",
         "run",
         "sent_at",
         "status",
@@ -69,6 +70,7 @@ class ResponseSink(Sink):
         self.wire = wire
         self.request = request
         self.cors = cors
+        self.row = 0  # where its figures are counted: of its endpoint, or of a variant of an experiment
         self.committed = False  # the status line is sent
         self.refused = False  # an error was answered with its own status
         self.first_at = 0.0  # `clock.monotonic` when the first chunk left

@@ -18,6 +18,7 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.api_document import ApiDocument
+from streamstack.server.background import BackgroundRuns
 from streamstack.server.bodies import broken_off
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
@@ -104,6 +105,7 @@ class Service:
         self._hurried = False
         self._sampling: asyncio.TimerHandle | None = None
         self.flush_queue = FlushQueue()
+        self.background = BackgroundRuns(self)
         self._watched: dict[asyncio.Task[Any], web.BaseRequest] = {}
         self._watching: asyncio.TimerHandle | None = None
         #: Our side of each connection, by aiohttp's; empty where another server listens.
@@ -143,6 +145,12 @@ class Service:
         """Share streams with other processes, where there are any: once one is kept here, or asked for here."""
         if self.streams.shared is None and self.context.state.shared:
             self.streams.share(SharedStore(self.context.resource(open_redis)), self._group, self.spawn)
+
+    def count(self, metrics: WorkerMetrics) -> None:
+        """Count requests from the next one on."""
+        self.metrics = metrics
+        if self._entered:
+            self._sample(metrics)
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -290,7 +298,7 @@ class Service:
             life: What watched the run, if anything did.
         """
         if self.metrics is not None:
-            self.metrics.finish(served.row, answer, outcome, timer)
+            self.metrics.finish(answer, outcome, timer)
         if self.request_log is not None:
             self.request_log.ended(served.title, answer, outcome, error)
 
@@ -299,6 +307,10 @@ class Service:
         self.timers.discard(timer)
         if not self.timers:
             self._idle.set()
+
+    def note_idle(self) -> None:
+        """Let `idle` look again at what is running."""
+        self._idle.set()
 
     def after(self, run: Run, outcome: str, close: Callable[[], None] | None) -> None:
         """Let a run do what it registered for its end, beside the answers to others.
@@ -430,6 +442,7 @@ class Service:
         await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
+        self.background.stop()
         self._hurried = False
         await self.idle(ABORT_TIMEOUT)
 
@@ -440,10 +453,10 @@ class Service:
         self.abandon()
 
     async def idle(self, patience: float) -> None:
-        """Wait until no request is being answered, and no stream copied, for some seconds at most."""
+        """Wait until nothing runs: no request, no copy of a stream, nothing in the background; some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while (self.timers or self.streams.read) and not self._hurried:
+                while (self.timers or self.streams.read or self.background.active) and not self._hurried:
                     self._idle.clear()
                     await self._idle.wait()
 
@@ -512,7 +525,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer = RunTimer(answer, served.limits, service.timers)
     outcome = ended = "failed"
     reason: RunError | None = None
     run_inputs = NOTHING
@@ -543,8 +556,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 if answer.resumable:
                     source = await begin(service, served, run, cast("ResumableSink", answer), run_inputs)
                 else:
-                    if served.headers is not None:
-                        answer.headers += served.headers(run, run_inputs.inputs)
+                    if served.prepare is not None:
+                        answer.headers += served.prepare(run, run_inputs.inputs)
                     value = await timer.attend(served.start(run, run_inputs.inputs))
                     sent = answer.finish(value)
             outcome = ended = "completed"
@@ -696,7 +709,7 @@ def send_continue(request: Request) -> None:
 
 async def finish_sending(service: Service, served: EndpointHandler, answer: ResponseSink) -> None:
     """Stay until the client has taken a whole answer, within the time that its endpoint allows."""
-    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer = RunTimer(answer, served.limits, service.timers)
     timer.begin_closing()
     try:
         await answer.request.room()
@@ -721,8 +734,8 @@ def answer_at_once(
         inputs = served.take(request, parameters)
         if inputs is None:
             return None
-        if served.headers is not None:
-            answer.headers += served.headers(run, inputs)
+        if served.prepare is not None:
+            answer.headers += served.prepare(run, inputs)
         sent = answer.finish(stack(run, inputs))
     except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
         outcome, reason = "failed", located(error)

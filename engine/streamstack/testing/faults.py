@@ -384,7 +384,7 @@ class _Judge:
     def __init__(self, project: TestProject, case: Case, baseline: Observation, other: Observation) -> None:
         self._case = case
         self._baseline = baseline
-        edition = project.edition(case.env)
+        edition = project.edition(case.env, variants=case.experiments)
         self._limit = edition.checked.settings.server.max_memory or _GROWTH
         self._exchanges: list[_Baseline] = []
         for index, answer in enumerate(baseline.answers):

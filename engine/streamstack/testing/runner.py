@@ -210,7 +210,7 @@ def _contract_violations(edition: Edition, exchange: Exchange, answer: ReceivedA
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
-    edition = project.edition(case.env)
+    edition = project.edition(case.env, variants=case.experiments)
     keys = set()
     for exchange in case.exchanges:
         request = exchange.request
@@ -218,7 +218,7 @@ def _edition(project: TestProject, case: Case) -> Edition:
             key = project.caller_key(edition, edition.endpoint(request.method, request.path), request.auth)
             if key is not None:
                 keys.add(key)
-    return project.edition(case.env, frozenset(keys)) if keys else edition
+    return project.edition(case.env, frozenset(keys), case.experiments) if keys else edition
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from streamstack import clock
@@ -58,7 +59,7 @@ class TestProject:
     checked: Checked
     _plans: tuple[Plan, ...]
     probes: Probes | None = None
-    _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
+    _editions: dict[tuple[frozenset[Any], ...], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
     _contracts: dict[int, ApiContract] = field(default_factory=dict)
     _routes: Routes[Endpoint] = field(init=False)
@@ -81,17 +82,22 @@ class TestProject:
         """The errors for which it can't be served."""
         return [each for each in self.checked.findings if each.severity == "error"]
 
-    def edition(self, env: Mapping[str, str], keys: frozenset[CallerKey] = frozenset()) -> Edition:
-        """Return the project with an environment, and with API keys beside those of its settings.
+    def edition(
+        self,
+        env: Mapping[str, str],
+        keys: frozenset[CallerKey] = frozenset(),
+        variants: Mapping[str, str] = MappingProxyType({}),
+    ) -> Edition:
+        """Return the project with an environment, API keys beside those of its settings, and fixed variants.
 
         Raises UnservableError, and ValueError with the findings of settings that are wrong in this environment.
         """
-        key = (frozenset(env.items()), keys)
+        key = (frozenset(env.items()), keys, frozenset(variants.items()))
         if key not in self._editions:
-            self._editions[key] = self._make(env, keys)
+            self._editions[key] = self._make(env, keys, variants)
         return self._editions[key]
 
-    def _make(self, env: Mapping[str, str], keys: frozenset[CallerKey]) -> Edition:
+    def _make(self, env: Mapping[str, str], keys: frozenset[CallerKey], variants: Mapping[str, str]) -> Edition:
         settings, plans, checked = self.checked.settings, self._plans, self.checked
         place = find_settings(self.root)
         name = display_name(place or self.root / SETTINGS)
@@ -107,6 +113,10 @@ class TestProject:
             settings,
             authentication={name: self._accepting(method, keys) for name, method in settings.authentication.items()},
             state=replace(settings.state, redis=None),
+            experiments={
+                name: each.fixed(variants[name]) if name in variants else each
+                for name, each in settings.experiments.items()
+            },
         )
         endpoints = make_endpoints(plans, settings, dev=False)
         routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])

@@ -398,13 +398,13 @@ async def produce(
     run_inputs: RunInputs,
 ) -> None:
     """Run an endpoint's stack, write into the log, and end it whatever happens."""
-    timer = stream.run_timer = RunTimer(sink, served.limits, service.timers, served.row)
+    timer = stream.run_timer = RunTimer(sink, served.limits, service.timers)
     outcome = ended = "failed"
     error: RunError | None = None
     try:
         try:
-            if served.headers is not None:
-                sink.headers += served.headers(run, run_inputs.inputs)
+            if served.prepare is not None:
+                sink.headers += served.prepare(run, run_inputs.inputs)
             sink.finish(await timer.attend(served.start(run, run_inputs.inputs)))
             outcome = ended = "completed"
         except asyncio.CancelledError:
