@@ -352,19 +352,16 @@ class EndpointHandler:
         if self.web_socket is not None and wants_upgrade(request):
             check_origin(request, cors)
             request.websocket = WebSocket(request, self.web_socket)
-            wire = self.wires["websocket"]
-            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
-        return self._open(request, cors.lines(request.headers.get("Origin")))
-
-    def _open(self, request: Request, cors: bytes) -> ResponseSink:
-        wire = self.wire_for(request)
+            wire, lines = self.wires["websocket"], b""
+        else:
+            wire, lines = self.wire_for(request), cors.lines(request.headers.get("Origin"))
         sink: ResponseSink
         if wire.spec is VALUE:
-            sink = ValueSink(wire, request, cors)
+            sink = ValueSink(wire, request, lines)
         elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            sink = ResumableSink(wire, request, cors)
+            sink = ResumableSink(wire, request, lines)
         else:
-            sink = LiveSink(wire, request, cors)
+            sink = LiveSink(wire, request, lines)
         sink.row = self.row
         return sink
 
