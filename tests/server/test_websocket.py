@@ -16,6 +16,7 @@ from websockets.typing import Subprotocol
 from streamstack.server import websocket
 from streamstack.server.headers import CorsHeaders
 from tests.server import processes
+from tests.server.authenticating import claims, project, signed
 from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Server
 
@@ -506,3 +507,46 @@ async def test_request_log_and_metrics(tmp_path: Path) -> None:
         for client in clients[1:]:
             await client.close()
         assert await stopping == 0
+
+
+CHAT = """
+method: GET
+path: /s
+authentication: jwt
+streaming: {resume: true, webSocket: {subprotocols: [chat]}}
+functionStack:
+  - stream: << auth.sub >>
+  - wait: 30s
+"""
+
+
+async def test_authentication(tmp_path: Path) -> None:
+    """Browsers send a token in the query or as a subprotocol; a stream belongs to the caller that began it."""
+    places = "[header, {query: token}, {subprotocol: bearer}]"
+    settings = f"authentication: {{jwt: {{type: jwt, secret: << env.JWT_SECRET >>, from: {places}}}}}"
+    ann, bob = (signed(claims(sub=name)) for name in ("ann", "bob"))
+    async with project(tmp_path, settings, CHAT) as server:
+        for address, offered, chosen in (
+            (f"/s?token={ann}", [], None),
+            ("/s", ["bearer", ann], "bearer"),
+            ("/s", ["bearer", ann, "chat"], "chat"),
+        ):
+            subprotocols = [Subprotocol(each) for each in offered] or None
+            async with connect(url(server, address), subprotocols=subprotocols) as client:
+                assert json.loads(await client.recv())["content"] == "ann"
+                assert client.subprotocol == chosen
+                assert client.response is not None
+                stream = client.response.headers["X-Stream-Id"]
+        for address, offered, status in (
+            ("/s", [], 401),
+            ("/s", ["bearer"], 401),
+            ("/s", ["bearer", f"{ann}x"], 401),
+            (f"/_streams/{stream}", ["bearer", bob], 404),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url(server, address), subprotocols=[Subprotocol(each) for each in offered] or None)
+            assert refused.value.response.status_code == status
+        again = [Subprotocol("bearer"), Subprotocol(ann)]
+        async with connect(url(server, f"/_streams/{stream}"), subprotocols=again) as client:
+            assert (json.loads(await client.recv())["content"], client.subprotocol) == ("ann", "bearer")
+            await client.close(1001)

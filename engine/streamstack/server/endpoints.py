@@ -439,17 +439,17 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
-        web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
+        web_socket=_web_socket(endpoint, guard) if endpoint.upgrades else None,
     )
 
 
-def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
+def _web_socket(endpoint: Endpoint, guard: Guard | None) -> WebSocketOptions:
     streaming = endpoint.streaming
     return WebSocketOptions(
         keep_alive=streaming.keep_alive,
         largest=streaming.web_socket.max_message_size,
         rate=streaming.web_socket.message_rate,
-        subprotocols=streaming.web_socket.subprotocols,
+        subprotocols=streaming.web_socket.subprotocols + (guard.subprotocols if guard is not None else ()),
         compress=streaming.compress,
     )
 

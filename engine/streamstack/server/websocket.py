@@ -179,7 +179,8 @@ class WebSocket:
         self._answer = answer
         self._on_end = on_end
         if not self.accepted:
-            self._timer = self._loop.call_later(ACCEPT_AFTER, answer.accept)
+            seconds = min(ACCEPT_AFTER, self._options.keep_alive or ACCEPT_AFTER)
+            self._timer = self._loop.call_later(seconds, answer.accept)
 
     # ------------------------------------------------------------- the handshake
 
@@ -367,7 +368,7 @@ class WebSocket:
 
     def _break(self, code: int, reason: str) -> None:
         """End a connection whose client broke the protocol; the close frame is made."""
-        log.info("websocket-refused", path=self._request.raw_path, close=code, reason=reason)
+        log.info("websocket-refused", path=self._request.raw_path, close=int(code), reason=reason)
         self._flush()
         self._stop_reading()
         self._end_run(RunError("invalid-chunk", f"the client broke the protocol: {reason}", status=CLIENTS_FAULT))

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.frames import CloseCode
+from websockets.typing import Subprotocol
 from yarl import URL
 
 from streamstack.connections.http_client import UpstreamResponse
@@ -263,11 +264,14 @@ class _Conversation:
     async def _converse(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
         """Open a WebSocket, send the messages, and read those of the server until it closes."""
         answer, slow = self.answer, self._client.read_delay > 0
-        headers = [each for each in self._headers.items() if each[0].lower() != "accept-encoding"]
+        offered = ",".join(self._headers.getall("Sec-WebSocket-Protocol", [])).split(",")
+        left_out = ("accept-encoding", "sec-websocket-protocol")
+        headers = [each for each in self._headers.items() if each[0].lower() not in left_out]
         try:
             connection = await connect(
                 str(self._url.with_scheme("ws")),
                 additional_headers=headers,
+                subprotocols=[Subprotocol(each.strip()) for each in offered if each.strip()] or None,
                 user_agent_header=None,
                 compression=None,
                 proxy=None,
