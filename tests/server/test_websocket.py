@@ -267,7 +267,7 @@ HOSTILE = {
     "invalid UTF-8 in parts": (frame(1, b"\xc3", first=0) + frame(0, b"("), 1007),
     "close code of none": (frame(8, (999).to_bytes(2)), 1002),
     "close with half a code": (frame(8, b"\x03"), 1002),
-    "close reason that is not UTF-8": (frame(8, (1000).to_bytes(2) + b"\xff"), 1007),
+    "close reason of invalid UTF-8": (frame(8, (1000).to_bytes(2) + b"\xff"), 1007),
 }
 
 

@@ -30,6 +30,8 @@ LARGEST_MEMBER: Final = 4096
 #: Messages, and their bytes, that a subscriber may be behind. Twice as many are held before the oldest are dropped.
 MOST_BEHIND: Final = 1000
 MOST_BYTES_BEHIND: Final = 8 * 1024 * 1024
+#: Subscriptions that are served before others have the event loop.
+_RELAYED_AT_ONCE: Final = 200
 #: Bytes that a message takes beside its content, and a channel beside its messages, about.
 _OVERHEAD: Final = 600
 
@@ -54,7 +56,7 @@ class Entry:
     ``number`` counts the messages of a channel; it is 0 for all else. ``event`` is that of the item.
     """
 
-    __slots__ = ("_encoded", "at", "item", "number", "size")
+    __slots__ = ("_encoded", "at", "item", "number", "shared", "size")
 
     def __init__(self, item: dict[str, Any], number: int = 0, at: float = 0.0, size: int = 0) -> None:
         self.item = item
@@ -62,6 +64,8 @@ class Entry:
         self.at = at
         self.size = size
         self._encoded: dict[str, Any] | None = None
+        #: What is sent of it, by the fields that are sent.
+        self.shared: dict[Any, Any] = {}
 
     @property
     def encoded(self) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def message(number: int, token: str, content: Any, event: str | None, key: Any, 
 
 def presence_entry(event: str, member: Any) -> Entry:
     """Return a join or leave."""
-    return Entry({"id": None, "event": event, "content": None, "key": None, "member": member})
+    return Entry({"id": None, "event": event, "content": member, "key": None, "member": member})
 
 
 def gap_entry(missed: int | None) -> Entry:
@@ -137,7 +141,7 @@ def member_key(member: Any) -> bytes:
 class LocalChannel:
     """What this process holds of a channel: the newest entries, for subscribers who are a little behind."""
 
-    __slots__ = ("_base", "_buffer", "_size", "_waiting", "name", "settings", "subscribers")
+    __slots__ = ("_base", "_buffer", "_relaying", "_size", "_waiting", "name", "relays", "settings", "subscribers")
 
     def __init__(self, name: str, settings: channels.ChannelSettings) -> None:
         self.name = name
@@ -147,6 +151,9 @@ class LocalChannel:
         self._base = 0  # the position of the first of them
         self._size = 0
         self._waiting: set[asyncio.Future[None]] = set()
+        #: Subscriptions whose entries are handed over as they come.
+        self.relays: dict[Subscription, asyncio.Future[None]] = {}
+        self._relaying = False
 
     @property
     def end(self) -> int:
@@ -166,6 +173,23 @@ class LocalChannel:
         for each in waiting:
             if not each.done():
                 each.set_result(None)
+        if self.relays and not self._relaying:
+            self._relaying = True
+            asyncio.get_running_loop().call_soon(self._relay, list(self.relays), 0, self.end)
+
+    def _relay(self, relays: list[Subscription], begin: int, end: int) -> None:
+        """Hand the new entries to some subscriptions, then to the next ones: others have the event loop between."""
+        for subscription in relays[begin : begin + _RELAYED_AT_ONCE]:
+            future = self.relays.get(subscription)
+            if future is not None and not future.done() and not subscription.hand_over():
+                future.set_result(None)
+        begin += _RELAYED_AT_ONCE
+        if begin >= len(relays):
+            if end == self.end:
+                self._relaying = False
+                return
+            relays, begin, end = list(self.relays), 0, self.end
+        asyncio.get_running_loop().call_soon(self._relay, relays, begin, end)
 
     def _trim(self) -> None:
         drop = max(0, len(self._buffer) - MOST_BEHIND)
@@ -205,41 +229,131 @@ class LocalChannel:
 class Subscription:
     """One subscriber's way through a channel. ``number`` is that of the last message that it needs no more."""
 
-    __slots__ = ("_channel", "_closing", "_initial", "_number", "_position")
+    __slots__ = ("_channel", "_closing", "_initial", "_number", "_position", "_send", "relayed")
 
     def __init__(
-        self, channel: LocalChannel, initial: list[Entry], number: int, closing: Callable[[], Awaitable[None]]
+        self,
+        channel: LocalChannel,
+        initial: list[Entry],
+        number: int,
+        position: int,
+        closing: Callable[[], Awaitable[None]],
     ) -> None:
         self._channel = channel
         self._initial = initial
         self._number = number
-        self._position = channel.end
+        self._position = position
         self._closing: Callable[[], Awaitable[None]] | None = closing
+        self._send: Callable[[Entry], bool] | None = None
+        self.relayed = 0  # entries that were handed over
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to take yet."""
+        return not self._initial and self._position >= self._channel.end
 
     async def take(self) -> list[Entry]:
         """Wait for entries and return them: at least one, in order."""
         entries, self._initial = self._initial, []
-        if not entries:
+        while not entries:
             channel = self._channel
             await channel.wait(self._position)
             entries, late = channel.entries(self._position)
-            self._position += len(entries)
+            self._position = channel.end
             if late:
-                self._position = channel.end
                 first = next((each.number for each in entries if each.number), 0)
-                missed = first - self._number - 1
-                entries = [gap_entry(missed if missed >= 0 and first else None), *entries]
-        for entry in reversed(entries):
-            if entry.number:
-                self._number = entry.number
-                break
+                entries.insert(0, gap_entry(max(first - self._number - 1, 0) if first else None))
+            entries = self._new(entries)
         return entries
+
+    def _new(self, entries: list[Entry]) -> list[Entry]:
+        """Return the entries without messages that the subscription began with."""
+        number = self._number
+        new = []
+        for entry in entries:
+            if entry.number:
+                if entry.number <= number:
+                    continue
+                number = entry.number
+            elif is_gap(entry):
+                number = 0  # after it, messages may be counted from 1
+            new.append(entry)
+        self._number = number
+        return new
+
+    async def relay(self, send: Callable[[Entry], bool]) -> None:
+        """Hand entries to a callback as they come, until it returns False for one; `take` returns that one.
+
+        This costs the channel one call for each subscriber, and no turn of the event loop.
+        """
+        if not self.idle:
+            return
+        self._send = send
+        future = self._channel.relays[self] = asyncio.get_running_loop().create_future()
+        try:
+            await future
+        finally:
+            del self._channel.relays[self]
+
+    def hand_over(self) -> bool:
+        """Hand the new entries over; return whether all of them were taken."""
+        entries, late = self._channel.entries(self._position)
+        if late or self._send is None:
+            return False
+        for entry in entries:
+            if entry.number > self._number or not entry.number:
+                try:
+                    if not self._send(entry):
+                        return False
+                except Exception:  # noqa: BLE001  (it is raised where the entry is taken)
+                    return False
+                self._number = entry.number or (0 if is_gap(entry) else self._number)
+                self.relayed += 1
+            self._position += 1
+        return True
 
     async def close(self) -> None:
         """Unsubscribe. Does nothing the second time."""
         closing, self._closing = self._closing, None
         if closing is not None:
             await closing()
+
+
+def first_entries(
+    since: Since,
+    stored: list[Entry],
+    head: int,
+    history: ChannelHistory,
+    is_known: Callable[[int, str], bool],
+    now: float,
+) -> list[Entry]:
+    """Return the messages with which a subscription begins, after a gap where some of them are missing.
+
+    Args:
+        since: Where it begins.
+        stored: The messages of the history, the oldest first.
+        head: The number of the channel's last message.
+        history: The settings of the history.
+        is_known: Tells whether a number and a token are those of a message of this channel.
+        now: The time on the clock that `Entry.at` is of.
+    """
+    match since.kind:
+        case "last":
+            return []
+        case "start":
+            return stored
+        case "seconds":
+            return [each for each in stored if each.at >= now - since.value]
+        case "count":
+            return stored[max(0, len(stored) - since.value) :]
+    known = parse_id(since.value)
+    if known is None or not is_known(*known):
+        return [gap_entry(None), *stored]
+    after = [each for each in stored if each.number > known[0]]
+    if history.by == "key":
+        return after  # what was replaced is not missing
+    missed = (after[0].number if after else head + 1) - known[0] - 1
+    return [gap_entry(missed), *after] if missed else after
 
 
 class Channels(Protocol):
@@ -306,33 +420,10 @@ class History:
         self._entries.clear()
         self.size = 0
 
-    def since(self, since: Since, head: int, token: str) -> list[Entry]:
-        """Return the messages with which a subscription begins, after a gap where some of them are missing.
-
-        Args:
-            since: Where it begins.
-            head: The number of the channel's last message.
-            token: The token of its ids.
-        """
+    def entries(self) -> list[Entry]:
+        """Return the messages, the oldest first."""
         self.expire()
-        entries = self._entries.values()
-        match since.kind:
-            case "last":
-                return []
-            case "start":
-                return list(entries)
-            case "seconds":
-                return [each for each in entries if each.at >= clock.monotonic() - since.value]
-            case "count":
-                return list(islice(entries, max(0, len(entries) - since.value), None))
-        known = parse_id(since.value)
-        if known is None or known[1] != token or known[0] > head:
-            return [gap_entry(None), *entries]
-        after = [each for each in entries if each.number > known[0]]
-        if self._settings.by == "key":
-            return after  # what was replaced is not missing
-        missed = (after[0].number if after else head + 1) - known[0] - 1
-        return [gap_entry(missed), *after] if missed else after
+        return list(self._entries.values())
 
 
 class _MemoryChannel(LocalChannel):
@@ -348,6 +439,10 @@ class _MemoryChannel(LocalChannel):
         #: Members by their keys, each with the number of its subscriptions.
         self.members: dict[bytes, tuple[Any, int]] = {}
         self.used = 0.0
+
+    def knows(self, number: int, token: str) -> bool:
+        """Return whether a number and a token are those of a message."""
+        return token == self.token and number <= self.head
 
 
 class MemoryChannels:
@@ -384,7 +479,9 @@ class MemoryChannels:
         key = None if member is None else member_key(member)
         channel = self._use(name)
         before = channel.history.size
-        initial = channel.history.since(since, channel.head, channel.token)
+        initial = first_entries(
+            since, channel.history.entries(), channel.head, channel.settings.history, channel.knows, clock.monotonic()
+        )
         self._size += channel.history.size - before
         channel.subscribers += 1
         if key is not None:
@@ -396,7 +493,7 @@ class MemoryChannels:
         async def close() -> None:
             self._unsubscribe(channel, key)
 
-        return Subscription(channel, initial, channel.head, close)
+        return Subscription(channel, initial, channel.head, channel.end, close)
 
     def _unsubscribe(self, channel: _MemoryChannel, key: bytes | None) -> None:
         channel.leave()

@@ -7,14 +7,17 @@ from streamstack.functions import (
     content,
     db,
     db_tables,
+    email,
     flow,
     http,
+    jobs,
     llm,
     security,
     state,
     stream,
     streams,
     values,
+    webhooks,
 )
 from streamstack.language.definition import Registry
 
@@ -30,7 +33,9 @@ FAMILIES = {
     "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
     "Channels": channels.FUNCTIONS,
+    "Jobs": jobs.FUNCTIONS,
     "Security": security.FUNCTIONS,
+    "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

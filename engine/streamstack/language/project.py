@@ -26,6 +26,7 @@ from streamstack.language.analysis.checks import (
     is_answered,
     suppress,
 )
+from streamstack.language.analysis.jobs import check_jobs
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.promises import check_declared
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
@@ -47,6 +48,7 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.loading.groups import Inheritance, is_group
+from streamstack.language.loading.ratings import rating_endpoint
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
@@ -233,6 +235,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     found += check_configured(definition, around.configured)
     if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
         found += check_own_paths(definition, around.endpoints)
+    found += check_jobs(definition, around.functions)
     found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
@@ -468,6 +471,13 @@ def read_project(
         )
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
     wrong += _unwatched(settings, project)
+    if settings.ratings is not None and project.endpoints:
+        rating, unfit = rating_endpoint(settings.ratings, project.functions, registry)
+        if rating is not None:
+            unread = [settings.ratings.function] if any(each.severity == "error" for each in wrong) else []
+            unfit += check_calls(rating, project.functions, [each for each in unread if each])
+            project = replace(project, endpoints=(*project.endpoints, rating))
+        wrong += unfit
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, texts | sources, environment)
 
@@ -493,7 +503,7 @@ def _unwatched(settings: Settings, project: Project) -> list[Diagnostic]:
             "unknown-path",
             alert.mark,
             f"no endpoint is `{alert.endpoint}`, which the alert `{alert.name}` watches",
-            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)]) or None,
+            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)], f"write {titles[0]}"),
         )
         for alert in settings.alerts
         if titles and alert.endpoint is not None and alert.mark is not None and not any(map(alert.watches, titles))

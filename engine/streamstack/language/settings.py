@@ -21,9 +21,12 @@ from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.jobs import JobSettings
 from streamstack.language.kinds import Kind
+from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
@@ -839,8 +842,11 @@ class Settings:
     )
     state: StateSettings = setting(
         group_of(StateSettings, example="{url: memory://}"),
-        "Store for caches, counters, rate limits and resumable streams.",
+        "Store for caches, counters, rate limits, resumable streams and jobs.",
         factory=StateSettings,
+    )
+    jobs: JobSettings = setting(
+        group_of(JobSettings, example="{concurrency: 4}"), "Background jobs.", factory=JobSettings
     )
     channels: abc.Mapping[str, ChannelSettings] = setting(
         CHANNELS,
@@ -848,8 +854,16 @@ class Settings:
         factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    email: EmailSettings = setting(
+        group_of(EmailSettings, example="{url: << env.SMTP_URL >>, from: shop@example.org}"),
+        "The mail server for `email.send`.",
+        factory=EmailSettings,
+    )
     alerts: tuple[Alert, ...] = setting(
         ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
+    )
+    ratings: Ratings | None = setting(
+        RATINGS, "Ratings of runs by clients, at `POST /_runs/{run}/rating`: `true`, or a mapping.", None
     )
     experiments: abc.Mapping[str, Experiment] = setting(
         EXPERIMENTS,
@@ -872,7 +886,7 @@ class Settings:
 
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (Field("email", _UNREAD, "E-mail."), Field("plugins", _UNREAD, "Files with functions of your own."))
+LATER: Final = (Field("plugins", _UNREAD, "Files with functions of your own."),)
 #: The keys of streamstack.yaml.
 SETTINGS: Final = (*fields_of(Settings), *LATER)
 
@@ -885,6 +899,10 @@ def parse_section(name: str, node: Node | None, folder: Path = Path()) -> tuple[
     if node is not None and not is_null(node):
         read = SettingsReader(findings, folder).read(section.type, node, name)
     return getattr(Settings(), name) if read is MISSING else read, findings
+
+
+def _sends_mail(email: Node | None) -> bool:
+    return isinstance(email, Mapping) and all(is_written(email.get(name)) for name in ("url", "from"))
 
 
 def load_settings(
@@ -924,5 +942,5 @@ def load_settings(
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
-    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=is_written(root.get("email")))
+    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=_sends_mail(root.get("email")))
     return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

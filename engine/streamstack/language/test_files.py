@@ -26,6 +26,7 @@ from streamstack.language.cases import (
     Expect,
     Expected,
     ExpectedCall,
+    ExpectedMail,
     ExpectedRows,
     Match,
     ModelAnswer,
@@ -121,6 +122,7 @@ _SCALAR: Final = {"type": ["string", "number", "boolean", "null"]}
 _FILE: Final = Custom({"type": "string"}, "file", TestFileReader.bytes_of)  # type: ignore[arg-type]
 _TEXT: Final = Custom(_SCALAR, "text", TestFileReader.text)  # type: ignore[arg-type]
 _TEXTS: Final = Named(_TEXT)
+_PATH: Final = Custom({"type": "string"}, "text", TestFileReader.path)  # type: ignore[arg-type]
 _METHOD: Final = Constant(choices=METHODS)
 _ANY: Final[Mapping[str, Any]] = {"allOf": [{"$ref": "#/definitions/value"}]}
 
@@ -292,7 +294,8 @@ _ACCEPT: Final = {
 
 def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     assert isinstance(reader, TestFileReader)
-    path = values.get("path", "/")
+    path, values["bind"] = values.get("path", ("/", None))
+    values["path"] = path
     if not path.startswith("/"):
         where = node.get("path") or node
         reader.refuse(where.mark, f"the path `{path}` does not begin with `/`", "write the path alone: /api/orders")
@@ -319,7 +322,14 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
 _REQUEST: Final = Group(
     (
         Field("method", _METHOD, "HTTP method. Default: `POST` if there is a body, else `GET`."),
-        Field("path", _WORD, "Path of the request. It may hold a query string.", required=True, example="/api/orders"),
+        Field(
+            "path",
+            _PATH,
+            "Path of the request. It may hold a query string, and bindings that read `answers`: the answers of the "
+            "requests before, each with `status`, `headers`, `body`, `chunks` and `done`.",
+            required=True,
+            example="/api/orders",
+        ),
         Field("query", Named(_DATA), "Query parameters by name. A list repeats its name."),
         Field("headers", _HEADERS, "Headers by name. A list repeats its name."),
         Field("body", _DATA, "Body: a value that is sent as JSON."),
@@ -605,9 +615,43 @@ _ROWS: Final = Group(
 )
 
 
+#: The names of parts that Python writes otherwise.
+_MAIL_NAMES: Final = {"from_": "from", "reply_to": "replyTo"}
+
+
+def _make_mail(mark: Mark, name: str, **parts: Any) -> ExpectedMail:
+    del name
+    return ExpectedMail(mark, {_MAIL_NAMES.get(key, key): each for key, each in parts.items()})
+
+
+_MAIL: Final = Group(
+    (
+        Field("to", _VALUE, "Recipients: `ada@example.org`, `Ada <ada@example.org>`, or a list of several."),
+        Field("cc", _VALUE, "Further recipients, written in the same way."),
+        Field("bcc", _VALUE, "Addresses of further recipients that the others do not see."),
+        Field("replyTo", _VALUE, "Where replies go."),
+        Field("from", _VALUE, "Sender."),
+        Field("subject", _VALUE, "Subject."),
+        Field("text", _VALUE, "Body as plain text."),
+        Field("html", _VALUE, "Body as HTML."),
+        Field("attachments", _VALUE, "Attachments, each with some of `filename`, `contentType` and `content`."),
+        Field("headers", _VALUE, "Header fields by name."),
+    ),
+    make=_make_mail,
+    named=True,
+    example="{to: ada@example.org, subject: Welcome}",
+)
+
+
 def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     del reader, name
-    values["marks"] = {key.text: key.mark for key, _ in node.items}
+    values["marks"] = marks = {key.text: key.mark for key, _ in node.items}
+    for key, value in node.items:
+        if key.text == "chunks" and isinstance(value, nodes.Sequence):
+            for index, chunk in enumerate(value.items):
+                marks[f"chunks.{index}"] = chunk.mark
+                if isinstance(chunk, nodes.Mapping):
+                    marks |= {f"chunks.{index}.{inner.text}": inner.mark for inner, _ in chunk.items}
     return True
 
 
@@ -637,6 +681,7 @@ _EXPECT: Final = Group(
         Field("outcome", Constant(choices=("completed", "failed", "cancelled")), "Outcome of the run."),
         Field("calls", ListOf(_CALL, alone=True), "Calls of upstreams, in order."),
         Field("database", ListOf(_ROWS, alone=True), "Rows in the databases when the test is over."),
+        Field("mails", ListOf(_MAIL, alone=True), "All mails that were sent, in order. None is delivered."),
         Field(
             "log",
             ListOf(Custom({**_ANY}, "text or mapping", _read_log), alone=True),
@@ -662,6 +707,17 @@ _CLIENT: Final = Group(
         Field("leaveAfter", _COUNT, "Close the connection after this number of chunks. 0: once the request is sent."),
         Field("stopAfter", _COUNT, "Cancel the stream after this number of chunks, and read on."),
         Field("resumeAfter", _COUNT, "Close the connection after this number of chunks, and resume the stream."),
+        Field(
+            "rating",
+            Group(
+                (
+                    Field("rating", _DATA, "Rating: 1 to 5, or `up` or `down`.", required=True, example="5"),
+                    Field("comment", Constant(Kind.PROSE), "Comment."),
+                ),
+                short="rating",
+            ),
+            "Rate the run once the response has come. The settings need `ratings`.",
+        ),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
         Field("closeAfter", _DURATION, "Close the WebSocket this long after the last message was sent."),
         Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),

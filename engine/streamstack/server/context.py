@@ -44,6 +44,8 @@ def make_context(
         models=settings.models,
         http=settings.http,
         state=settings.state,
+        jobs=settings.jobs,
+        email=settings.email,
         channels=settings.channels,
         databases=settings.databases,
         authentication=settings.authentication,
@@ -68,6 +70,8 @@ def secrets_of(settings: Settings) -> Iterator[str]:
             yield alert.send.webhook.secret or ""
     if settings.state.redis is not None:
         yield settings.state.redis.password or ""
+    if settings.email.server is not None:
+        yield settings.email.server.password or ""
 
 
 #: Seconds that a worker waits for its databases before it takes requests all the same.

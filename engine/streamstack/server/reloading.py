@@ -38,13 +38,14 @@ _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
 _MOST_CHECKS: Final = 20
 #: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
-_OPENED: Final = ("server", "databases", "state", "channels", "http", "log")
+_OPENED: Final = ("server", "databases", "state", "channels", "jobs", "http", "log")
 _PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header", "openapi")
 #: What functions keep in memory, by the beginnings of their names.
 _IN_MEMORY: Final = {
     "cache.": "cached values",
     "channel.": "channels",
     "counter.": "counters",
+    "job.": "jobs",
     "rateLimit": "rate limits",
 }
 
@@ -106,9 +107,24 @@ def findings_text(findings: list[Diagnostic], checked: Checked) -> str:
 
 def first_edition(checked: Checked, *, dev: bool) -> Edition:
     """Compile a project that was found sound. Raises UnservableError."""
+    _check_email(checked, dev=dev)
     with uncollected():
         endpoints = make_endpoints(compile_project(checked.project), checked.settings, dev=dev)
     return Edition(checked, endpoints)
+
+
+def _check_email(checked: Checked, *, dev: bool) -> None:
+    """Raise UnservableError for a step that sends mail where the settings have no mail server, or no sender."""
+    email = checked.settings.email
+    for definition in checked.project.definitions:
+        for step in steps_of(definition.stack):
+            if step.function.name != "email.send":
+                continue
+            if email.server is None and not dev:
+                advice = "add `email: {url: << env.SMTP_URL >>, from: ...}`, or serve with --dev, which writes files"
+                raise UnservableError(step.mark, f"`email.send` needs a mail server in streamstack.yaml: {advice}")
+            if email.server is not None and email.sender is None and step.arguments.get("from") is None:
+                raise UnservableError(step.mark, "`email.send` has no `from`: add it, or `email: {from: ...}`")
 
 
 def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
@@ -155,6 +171,9 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
         for endpoint in endpoints
         if endpoint.streaming.resume
     ]
+    if checked.settings.ratings is not None:
+        mark = checked.settings.ratings.mark
+        refused.append(f"{mark}: `ratings` finds a run only in the worker that answered it: {elsewhere}")
     used = {
         step.function.name
         for definition in definitions

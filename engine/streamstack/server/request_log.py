@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 import structlog
@@ -17,10 +17,12 @@ from streamstack.errors import RunError
 from streamstack.language.masking import masked
 from streamstack.runtime.run import Run
 from streamstack.server.access import RateLimitTicket
-from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.replies import CLOSE, Sent, error_lines, internal, is_fault, log, report
 from streamstack.server.request import Request
 from streamstack.server.response import ResponseSink
+
+if TYPE_CHECKING:
+    from streamstack.server.endpoints import EndpointHandler
 
 #: How a request can end. `rejected`: answered with a 4xx before anything else was sent. `cancelled`: the client closed
 #: the connection, or stopped the stream. `shutdown`: the server stopped. `timeout`: a limit on the request's body or

@@ -18,13 +18,15 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.api_document import ApiDocument
+from streamstack.server.assets import ASSETS, send_asset
 from streamstack.server.background import BackgroundRuns
 from streamstack.server.bodies import broken_off
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
 from streamstack.server.endpoints import AtOnce, EndpointHandler, Routes
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
-from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
+from streamstack.server.jobs import JobRunner
+from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition, open_metrics
 from streamstack.server.replies import (
     ALLOW,
     CLOSE,
@@ -67,7 +69,7 @@ ABORT_TIMEOUT = 2.0
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
-_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json")
+_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json", *ASSETS)
 #: Seconds between looks at what runs have sent so far.
 _SAMPLE_INTERVAL = 1.0
 #: Refused origins that are logged, and characters of each.
@@ -97,6 +99,8 @@ class Service:
         self.cors = cors or CorsHeaders()
         self.access = access or MetricsAccess(None, dev=False)
         self.metrics = metrics
+        if metrics is not None:
+            self.context.provide(open_metrics, metrics)
         self.request_log = request_log
         self.memory = MemoryBudget(max_memory)
         self.timers: set[RunTimer] = set()
@@ -119,6 +123,7 @@ class Service:
         self._endpoints: list[EndpointHandler] = []
         self._group = asyncio.TaskGroup()
         self._entered = False
+        self.jobs = JobRunner(self)
         self.replace(endpoints)
 
     def replace(
@@ -134,12 +139,16 @@ class Service:
         self.cors = cors or self.cors
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
+        self.jobs.functions = next((each.jobs for each in self._endpoints if each.jobs is not None), {})
         if self._entered:
-            self._share_if_resumable()
+            self._begin_work()
 
-    def _share_if_resumable(self) -> None:
+    def _begin_work(self) -> None:
+        """Begin what endpoints need that runs beside them: shared streams, jobs."""
         if any(each.resume for each in self._endpoints):
             self.share()
+        if self.jobs.functions:
+            self.jobs.begin()
 
     def share(self) -> None:
         """Share streams with other processes, where there are any: once one is kept here, or asked for here."""
@@ -149,6 +158,7 @@ class Service:
     def count(self, metrics: WorkerMetrics) -> None:
         """Count requests from the next one on."""
         self.metrics = metrics
+        self.context.provide(open_metrics, metrics)
         if self._entered:
             self._sample(metrics)
 
@@ -157,7 +167,7 @@ class Service:
         if self.metrics is not None:
             self._sample(self.metrics)
         self._entered = True
-        self._share_if_resumable()
+        self._begin_work()
         return self
 
     async def __aexit__(
@@ -169,6 +179,7 @@ class Service:
             self._watching.cancel()
         if error is not None:
             self.abandon()
+        await self.jobs.begin_shutdown()
         await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
@@ -369,6 +380,8 @@ class Service:
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
             return self._refuse_metrics(request)
+        if path == "/_console" and not (self.access.needs_token or self.access.admits(request)):
+            return self._answer_unfound(request, path)
         if path == "/_openapi.json" and not self.api.admits(request):
             return self._answer_unfound(request, path)
         if request.method not in {"GET", "HEAD"}:
@@ -377,6 +390,8 @@ class Service:
             return self._answer_metrics(request)
         if path == "/_openapi.json":
             return send(request, 200, JSON + self._cors_lines(request), self.api.data)
+        if path in ASSETS:
+            return send_asset(request, path)
         if path == "/_ready" and not self.ready:
             return send(request, 503, JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, JSON, b'{"status":"ok"}')
@@ -439,6 +454,7 @@ class Service:
         self.ready = False
         self.draining = True
         self.streams.begin_shutdown()
+        await self.jobs.begin_shutdown()
         await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
@@ -456,7 +472,9 @@ class Service:
         """Wait until nothing runs: no request, no copy of a stream, nothing in the background; some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while (self.timers or self.streams.read or self.background.active) and not self._hurried:
+                while (
+                    self.timers or self.streams.read or self.background.active or self.jobs.busy
+                ) and not self._hurried:
                     self._idle.clear()
                     await self._idle.wait()
 

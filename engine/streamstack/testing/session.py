@@ -16,7 +16,7 @@ from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key, Method, digest_of
 from streamstack.language.cases import Case
 from streamstack.language.definition import Endpoint
-from streamstack.language.graph import steps_with_called
+from streamstack.language.graph import steps_of, steps_with_called
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
@@ -64,11 +64,15 @@ class TestProject:
     _contracts: dict[int, ApiContract] = field(default_factory=dict)
     _routes: Routes[Endpoint] = field(init=False)
     _users: set[int] = field(init=False)  # the ids of steps that use a database
+    sends_mail: bool = field(init=False)
 
     def __post_init__(self) -> None:
         project = self.checked.project
         self._routes = Routes([(each.method, each.path, each) for each in project.endpoints])
         uses = uses_of(project, self.checked.settings.databases)
+        self.sends_mail = any(
+            step.function.name == "email.send" for each in project.definitions for step in steps_of(each.stack)
+        )
         self._users = {id(step) for each in uses.values() for _, step in each}
 
     @classmethod

@@ -16,7 +16,7 @@ from streamstack.language.values import Opaque, to_json
 from streamstack.runtime.coercion import invalid_input
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
-from streamstack.server.access import RateLimitTicket
+from streamstack.server.access import RateLimitTicket, owner_of
 from streamstack.server.bodies import StreamedBody
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.endpoints import EndpointHandler
@@ -104,24 +104,6 @@ def _queried(request: Request, name: str) -> str:
         return ""
     found = [value for key, value in parse_qsl(query, keep_blank_values=True) if key == name]
     return found[-1] if found else ""
-
-
-def owner_of(claims: Mapping[str, Any] | None) -> str:
-    """Return what identifies a caller: authentication method and subject; "" without authentication.
-
-    Of a token without `sub`, all that it says but its times.
-    """
-    if claims is None:
-        return ""
-    subject = claims.get("sub")
-    if subject is None:
-        subject_claims = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
-        subject = hashlib.sha256(to_json(subject_claims)).hexdigest()
-    return f"{claims.get('method', '')}:{subject}"
-
-
-#: Claims that differ between two tokens of one caller.
-_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
 
 
 def key_of(request: Request) -> str | None:
@@ -270,7 +252,7 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
         raise unknown_stream()
     await _authorize(service, request, stream.origin)  # whatever is served there by now
     if request.method == "DELETE":
-        if await stop(service.streams, stream):
+        if await (service.jobs.cancel(name) if stream.origin.job else stop(service.streams, stream)) is not False:
             return send(request, 204, cors, b"")
         return send(request, 202, JSON + cors, b'{"status":"stopping"}')
     source = read(service, stream, request, cors, first_needed(request, name))
