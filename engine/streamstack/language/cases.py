@@ -149,6 +149,7 @@ class CaseRequest:
     body: bytes | None = None  # encoded, with its Content-Type among the headers
     pieces: tuple[Piece, ...] | None = None  # a body that is sent in pieces, with times
     auth: Mapping[str, Any] | None = None
+    messages: tuple[Piece, ...] | None = None  # what is sent over a WebSocket; None: it is an HTTP request
     bind: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
 
 
@@ -161,6 +162,7 @@ class CaseClient:
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
     resume_delay: float = 0.0  # between leaving and coming back
     read_delay: float = 0.0  # between reads
+    close_after: float | None = None  # closes the WebSocket, so long after its last message
     rating: Mapping[str, Any] | None = None  # the body of `POST /_runs/{run}/rating`, once the answer has come
     background: bool = False  # the next request is sent while this one is still read
 
@@ -195,6 +197,7 @@ class Expect:
     events: Any = None  # list of names, in the order they came
     error: Any = None  # {code, message, status}; None when none is expected and none was written
     done: Any = None  # the metadata of the end marker, or true/false
+    close: Any = None  # the close code of a WebSocket
     streamed: bool | None = None  # the first chunk left before the last upstream's answer had ended
     elapsed: float | None = None
     outcome: str | None = None  # completed, failed, cancelled

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -255,7 +255,7 @@ _PART: Final = Group(
     named=True,
     check=lambda reader, node, _, name: reader.choose(node, ("value", "file"), name),  # type: ignore[attr-defined]
 )
-_BODIES: Final = ("body", "form", "multipart", "text", "file", "chunks")
+_BODIES: Final = ("body", "form", "multipart", "text", "file", "chunks", "send")
 
 
 def _encode_request(values: dict[str, Any]) -> str:
@@ -307,6 +307,9 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         reader.refuse(node.mark, f"`{name}`: the body can't be sent: {error}")
         return False
+    opens, sent = values.pop("websocket", False), values.pop("send", None)
+    if opens or sent is not None:
+        values["messages"] = _make_messages(sent or ())
     has_body = values.get("body") is not None or values.get("pieces") is not None
     values.setdefault("method", "POST" if has_body else "GET")
     headers = dict(values.get("headers", {}))
@@ -335,6 +338,8 @@ _REQUEST: Final = Group(
         Field("text", _TEXT, "Body: a text, sent as it is."),
         Field("file", _FILE, "Body: a file, relative to the test file."),
         Field("chunks", _PIECES, "Body: pieces that are sent one after the other, or a file with a list of them."),
+        Field("websocket", _FLAG, "Open a WebSocket.", default=False),
+        Field("send", _PIECES, "Messages to send over a WebSocket, which is opened, or a file with a list of them."),
         Field("auth", Named(_DATA), "Claims of a token that is minted for the endpoint's authentication."),
         Field("accept", _TEXT, "Header `Accept`: `sse`, `ndjson`, `json`, `text`, `csv`, or a media type."),
     ),
@@ -402,6 +407,11 @@ def _camel(used: dict[str, int]) -> dict[str, int]:
     return {names[name]: count for name, count in used.items()}
 
 
+def _make_messages(pieces: Iterable[tuple[Piece, bool]]) -> tuple[Piece, ...]:
+    """Return pieces as messages: the line break of a line of JSON has no meaning there."""
+    return tuple(replace(piece, data=piece.data[:-1]) if json else piece for piece, json in pieces)
+
+
 def _encode_answer(values: dict[str, Any]) -> str:
     """Replace what was written by ``body``, ``pieces`` or ``messages``; return the Content-Type."""
     if "chunks" in values:
@@ -414,10 +424,7 @@ def _encode_answer(values: dict[str, Any]) -> str:
         values["pieces"] = tuple(replace(each, after=each.after or pause) for each in events)
         return bodies.EVENTS
     if "messages" in values:
-        # A message is a frame: the line break of a line of JSON has no meaning there.
-        values["messages"] = tuple(
-            replace(piece, data=piece.data[:-1]) if json else piece for piece, json in values["messages"]
-        )
+        values["messages"] = _make_messages(values["messages"])
         return ""
     if "file" in values:
         path, values["body"] = values.pop("file")
@@ -668,6 +675,7 @@ _EXPECT: Final = Group(
             "Error that ends the run: its code, or a mapping with some of `code`, `message`, `status`, `details`.",
         ),
         Field("done", _VALUE, "End marker: its metadata, or whether there is one."),
+        Field("close", _VALUE, "Close code of a WebSocket, such as 1000."),
         Field("streamed", _FLAG, "Whether the first chunk left before the last upstream's response had ended."),
         Field("elapsed", _DURATION, "Time from the request to the end of the response."),
         Field("outcome", Constant(choices=("completed", "failed", "cancelled")), "Outcome of the run."),
@@ -711,6 +719,7 @@ _CLIENT: Final = Group(
             "Rate the run once the response has come. The settings need `ratings`.",
         ),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
+        Field("closeAfter", _DURATION, "Close the WebSocket this long after the last message was sent."),
         Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),
     make=CaseClient,

@@ -177,6 +177,8 @@ class _Check:
         if expect.body != answer.body.decode("utf-8", "replace"):
             yield from self._compare("body", expect.body, answer.value())
         yield from self._compare("events", expect.events, answer.events)
+        if expect.close is not None:
+            yield from self._compare("close", expect.close, answer.close)
 
     # ------------------------------------------------------------------------------------ chunks
 
