@@ -71,7 +71,7 @@ RESERVED: Mapping[str, str] = {
     "settings": "run.context.settings",
     "stream": "stream_object(sink)",
     "run": "run_object(run)",
-    "experiment": "None",
+    "experiment": "run.experiment",
 }
 PATHS: Mapping[tuple[str, str], str] = {
     ("stream", "count"): "sink.count",
@@ -98,7 +98,7 @@ NAMES = frozenset(
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
         *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
-        *("batch", "close", "length", "schedule", "value"),
+        *("batch", "close", "length", "schedule", "value", "experiment"),
     }
 )
 

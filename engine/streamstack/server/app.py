@@ -22,6 +22,7 @@ from streamstack.language.definition import Project
 from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
 from streamstack.runtime.plan import compile_project
+from streamstack.server.alerts import AlertMonitor, watching
 from streamstack.server.api_document import ApiDocument
 from streamstack.server.connection import HEADERS, LINE_SIZE, HttpServer
 from streamstack.server.context import make_context, prepare_databases
@@ -65,12 +66,14 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
     access = MetricsAccess(settings.metrics, dev=dev)
     context = make_context(checked, checked.environment, dev=dev, joins=True)
     context.address.url = url
+    counters = SharedCounters(edition.endpoints)
+    alerts = AlertMonitor(counters, checked.settings.alerts)
     service = Service(
         edition.endpoints,
         context=context,
         cors=make_cors(settings.cors),
         access=access,
-        metrics=WorkerMetrics(SharedCounters(edition.endpoints)) if access.possible else None,
+        metrics=WorkerMetrics(counters) if access.possible or edition.counts else None,
         request_log=RequestLog(text=log_settings.is_text(sys.stderr)) if log_settings.access else None,
         max_memory=settings.max_memory,
         api=ApiDocument(checked, dev=dev),
@@ -79,7 +82,8 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         async with service:
             await prepare(edition, service.context, log.warning)
-            yield
+            async with watching(alerts, service):
+                yield
             await service.settle()
 
     async def drain(_: web.Application) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 import structlog
@@ -17,10 +17,12 @@ from streamstack.errors import RunError
 from streamstack.language.masking import masked
 from streamstack.runtime.run import Run
 from streamstack.server.access import RateLimitTicket
-from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.replies import CLOSE, Sent, error_lines, internal, is_fault, log, report
 from streamstack.server.request import Request
 from streamstack.server.response import ResponseSink
+
+if TYPE_CHECKING:
+    from streamstack.server.endpoints import EndpointHandler
 
 #: How a request can end. `rejected`: answered with a 4xx before anything else was sent. `cancelled`: the client closed
 #: the connection, or stopped the stream. `shutdown`: the server stopped. `timeout`: a limit on the request's body or
@@ -44,10 +46,21 @@ def outcome_of(
     if error is None:
         return "shutdown" if draining and answer.request.transport is not None else "cancelled"
     if stopped is not None and error is stopped:
-        return {"timeout": "timeout", "stopped": "cancelled", "unavailable": "failed"}.get(error.code, "shutdown")
+        return _STOPPED.get(error.code, "shutdown")
     if answer.committed or answer.count or is_fault(error):
         return "failed"
     return "rejected"
+
+
+#: How a request ended, by the error that its run was stopped with; the last two are of what its client sent.
+_STOPPED: Final = {
+    "timeout": "timeout",
+    "stopped": "cancelled",
+    "unavailable": "failed",
+    "invalid-chunk": "failed",
+    "invalid-input": "failed",
+    "rate-limited": "failed",
+}
 
 
 class RequestLog:
@@ -69,12 +82,15 @@ class RequestLog:
             "ms": run.elapsed_ms,
             "run": run.id,
         }
-        if error is not None:
-            line["code"] = error.code
-            if error.place is not None:
-                mark = error.place.mark
-                line["place"] = f"{mark.file}:{mark.line}"
-        self._write(line)
+        if run.experiment:
+            line["experiment"] = {name: bound["variant"] for name, bound in run.experiment.items()}
+        self._write(line | _about(error))
+
+    def background(self, title: str, run: Run, outcome: str, error: RunError | None, about: Mapping[str, Any]) -> None:
+        """Log a run without a client. ``title`` is its kind and name, as in `task cleanup`."""
+        kind, _, name = title.partition(" ")
+        line = {kind: name, "outcome": outcome, "ms": run.elapsed_ms, "run": run.id, **about}
+        self._write(line | _about(error), event="run")
 
     def answered(self, request: Request, outcome: str) -> None:
         """Log a request that had no run of its own: HEAD, OPTIONS, a client that came back to a stream."""
@@ -87,20 +103,28 @@ class RequestLog:
         status, code = error.status, error.code
         self._write({"method": request.method, "path": path, "outcome": "rejected", "status": status, "code": code})
 
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def _write(self, line: Mapping[str, Any], event: str = "request") -> None:
         """Write a line as the rest of the log is written, but not through structlog.
 
         That would take ten times as long, most of it to look for secrets. No value of these lines can hold one: they
         are names of definitions, numbers and codes.
         """
         time = clock.now().isoformat().replace("+00:00", "Z")
-        whole = {**line, "event": "request", "level": "info", "timestamp": time}
+        whole = {**line, "event": event, "level": "info", "timestamp": time}
         if self._people is None:
             text = orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
         else:
             text = f"{self._people(None, 'info', whole)}\n".encode()
         with suppress(OSError):  # a full disk, or a closed pipe
             os.write(sys.stderr.fileno(), text)
+
+
+def _about(error: RunError | None) -> dict[str, Any]:
+    """Return what a line says of the error that a run ended by."""
+    if error is None:
+        return {}
+    place = {} if error.place is None else {"place": f"{error.place.mark.file}:{error.place.mark.line}"}
+    return {"code": error.code, **place}
 
 
 #: What went wrong with a request or its run, connected or not.

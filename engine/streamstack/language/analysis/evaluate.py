@@ -40,6 +40,13 @@ _SIGNS: Final[dict[type[nodes.Node], str]] = {
     nodes.Pow: "**",
 }
 _COMPARES: Final = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">=", "in": "in", "notin": "not in"}
+#: What a task lacks, by the reserved name that is read.
+_NOT_IN_TASKS: Final = {
+    "input": "has no inputs",
+    "sent": "has no inputs",
+    "request": "has no request",
+    "experiment": "takes part in no experiment",
+}
 _LENGTHS: Final = frozenset({"length", "size", "count", "len"})
 #: Filters whose attribute names a field of the items, by the position of that argument.
 _ATTRIBUTES: Final = {
@@ -379,8 +386,8 @@ class Evaluator:
             return  # asking whether there is one is what `is defined` is for
         shown = self.show(node.node)
         known = sorted(container.fields or ())
-        if self._is_task and path is not None and path[0] in ("input", "sent", "request"):
-            words = "a task has no request" if path[0] == "request" else "a task has no inputs"
+        if self._is_task and path is not None and path[0] in _NOT_IN_TASKS:
+            words = f"a task {_NOT_IN_TASKS[path[0]]}"
             self._reports.add(
                 "unknown-property", self._key_mark(node), f"`{'.'.join(map(str, path))}`: {words}", "remove it"
             )
@@ -410,6 +417,8 @@ class Evaluator:
                 message, hint = f"`sent` has no `{key}`, which is {self._unsent[key]}", f"read `input.{key}`"
             elif not known:
                 hint = "declare it under `inputParameters`"
+        elif path is not None and len(path) == 2 and path[0] == "experiment" and not near:
+            hint = "declare it under `experiments` in streamstack.yaml"
         mark = self._key_mark(node)
         replacement = replace_word(mark, key, near) if certain and near and mark != self.mark(node) else None
         self._reports.add("unknown-property", mark, message, hint, replacement=replacement)

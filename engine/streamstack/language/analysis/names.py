@@ -16,6 +16,7 @@ from streamstack.language.definition import (
     Endpoint,
     Entries,
     FunctionDefinition,
+    GroupDefinition,
     Items,
     Step,
 )
@@ -269,7 +270,7 @@ CHOICES = "oneOf"
 
 
 def check_calls(
-    definition: Definition, functions: Mapping[str, FunctionDefinition], unread: Collection[str]
+    definition: Definition | GroupDefinition, functions: Mapping[str, FunctionDefinition], unread: Collection[str]
 ) -> list[Diagnostic]:
     """Check every step of a definition that calls functions of the project.
 

@@ -162,8 +162,9 @@ class _Loop:
 class Results:
     """What the functions of a project give, worked out when they are first called."""
 
-    def __init__(self, functions: Mapping[str, FunctionDefinition]) -> None:
+    def __init__(self, functions: Mapping[str, FunctionDefinition], experiment: Shape = ANY) -> None:
         self.functions = functions
+        self.experiment = experiment  # what `experiment` is, by the settings
         self._known: dict[str, Shape] = {}
         self._working: list[str] = []
 
@@ -287,9 +288,10 @@ class TypeWalker:
             ),
             "run": record({"id": TEXT, "startedAt": shapes.parse("timestamp"), "elapsedMs": COUNT, "outcome": ANY}),
             "stream": record({"count": COUNT, "bytes": COUNT}),
+            "experiment": self._results.experiment,
         }
         if isinstance(self._definition, Task):
-            env["request"] = record({})
+            env["request"] = env["experiment"] = record({})
         authentication = self._definition.authentication if isinstance(self._definition, Endpoint) else None
         if authentication is not None:
             why = f"authentication is optional in {self._definition.title}"
