@@ -34,6 +34,20 @@ functionStack:
 SAY = "request: {method: POST, path: /room}\n"
 
 
+TIMED = (
+    "request: {path: /room?name=ada}\nclient: {leaveAfter: 3}\n"
+    "publish: [{channel: room, content: a, after: 30m}, {channel: room, content: b, after: 1m}, "
+    "{channel: room, event: e, content: c}]\n"
+    "expect: {published: [], chunks: [{content: a, at: 30m}, {content: b, at: 31m}, {content: c, event: e}]}"
+)
+SEVERAL = (
+    "requests:\n- request: {path: /room?name=ada}\n  client: {background: true, leaveAfter: 3}\n"
+    "  expect: {events: [join, said, leave], chunks: [bob, {text: hello}, bob]}\n"
+    "- request: {path: /room?name=bob}\n  client: {background: true, leaveAfter: 1}\n"
+    "  expect: {chunks: [{text: hello}]}\n- request: {method: POST, path: /room}"
+)
+
+
 @pytest.mark.parametrize(
     ("test", "failure"),
     [
@@ -41,20 +55,8 @@ SAY = "request: {method: POST, path: /room}\n"
         (SAY + "expect: {published: [{key: [a, 1]}, {content: << value > 6 >>}]}", ""),
         (SAY + "expect: {published: [{channel: room}]}", "`published`: expected 1 message, published 2"),
         (SAY + "expect: {published: [{content: 1}, {}]}", "`published`: `content`: expected 1"),
-        (
-            "request: {path: /room?name=ada}\nclient: {leaveAfter: 3}\n"
-            "publish: [{channel: room, content: a, after: 30m}, {channel: room, content: b, after: 1m}, "
-            "{channel: room, event: e, content: c}]\n"
-            "expect: {published: [], chunks: [{content: a, at: 30m}, {content: b, at: 31m}, {content: c, event: e}]}",
-            "",
-        ),
-        (
-            "requests:\n- request: {path: /room?name=ada}\n  client: {background: true, leaveAfter: 3}\n"
-            "  expect: {events: [join, said, leave], chunks: [bob, {text: hello}, bob]}\n"
-            "- request: {path: /room?name=bob}\n  client: {background: true, leaveAfter: 1}\n"
-            "  expect: {chunks: [{text: hello}]}\n- request: {method: POST, path: /room}",
-            "",
-        ),
+        (TIMED, ""),
+        (SEVERAL, ""),
         (
             'request: {path: /room?name=ada}\nclient: {leaveAfter: 0}\npublish: {channel: "a\\0", content: a}',
             "the test's own `publish` failed",

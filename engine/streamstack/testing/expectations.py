@@ -361,8 +361,8 @@ class _Check:
         if expected is None:
             return
         listed = [f"  {shown({name: each[name] for name in ('channel', 'content')})}" for each in messages]
-        for wanted, message in zip(expected, messages, strict=False):
-            if reason := differs(wanted.parts, json.loads(to_json(message))):
+        for wanted, each in zip(expected, messages, strict=False):
+            if reason := differs(wanted.parts, json.loads(to_json(each))):
                 yield Failure(wanted.mark, f"`published`: {reason}", tuple(listed), self._definition())
         if len(expected) != len(messages):
             message = f"`published`: expected {counted(len(expected), 'message')}, published {len(messages)}"
