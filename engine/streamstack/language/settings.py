@@ -21,6 +21,7 @@ from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.jobs import JobSettings
 from streamstack.language.kinds import Kind
 from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
@@ -841,8 +842,11 @@ class Settings:
     )
     state: StateSettings = setting(
         group_of(StateSettings, example="{url: memory://}"),
-        "Store for caches, counters, rate limits and resumable streams.",
+        "Store for caches, counters, rate limits, resumable streams and jobs.",
         factory=StateSettings,
+    )
+    jobs: JobSettings = setting(
+        group_of(JobSettings, example="{concurrency: 4}"), "Background jobs.", factory=JobSettings
     )
     channels: abc.Mapping[str, ChannelSettings] = setting(
         CHANNELS,

@@ -23,7 +23,7 @@ from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import invalid, invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.runtime.plan import Plan
+from streamstack.runtime.plan import Callee, Plan
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import Guard, Limiter
@@ -323,6 +323,7 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    jobs: Mapping[str, Callee] | None = None  # the functions of its project, where that starts jobs
     web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
@@ -471,6 +472,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        jobs=plan.jobs,
         web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
     )
 
