@@ -173,7 +173,9 @@ def forget_frames(error: BaseException | None) -> None:
 
     A frame that keeps an error is kept by it, too: only the garbage collector would find the two.
     """
-    while error is not None:
+    seen: set[int] = set()  # the code of a plug-in can chain errors in a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
