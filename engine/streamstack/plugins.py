@@ -51,7 +51,8 @@ def filter(name: str) -> Callable[[_Code], _Code]:  # noqa: A001  (what it decla
 
 
 def _declare(what: Literal["function", "filter"], name: str) -> Callable[[_Code], _Code]:
-    if not isinstance(name, str):  # type: ignore[redundant-expr]  (files without types are plug-ins, too)
+    # Files without types are plug-ins, too.
+    if not isinstance(name, str):
         raise TypeError(f'write `@{what}("name")`: a declaration needs a name')
 
     def declare(code: _Code) -> _Code:

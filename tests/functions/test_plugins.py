@@ -44,7 +44,7 @@ async def find(name: str, *, max_age: int | None = None, kind: Literal["old", "n
             looked for.
         max_age: How old at most.
     """
-    if name == "nobody":
+    if name == "absent":
         return None
     if name == "thief":
         raise RunError("arrested", "not here", status=451)
@@ -96,7 +96,7 @@ def check(folder: Path, stack: str = "  - return: 1\n", plugins: dict[str, str] 
     [
         ("- people.find: ada\n- people.find: {name: ada, maxAge: 7, kind: old}\n  as: it\n- return: << it.name >>",
          "body: ada/old/7"),
-        ("- people.find: nobody\n  as: it\n- return: << it is none >>", "body: true"),
+        ("- people.find: absent\n  as: it\n- return: << it is none >>", "body: true"),
         ("- people.find: << input.name >>", "error: {code: arrested, status: 451, message: not here}"),
         ("- try:\n    do: [{people.find: thief}]\n    catch: {on: [arrested], do: [{return: caught}]}", "body: caught"),
         ("- people.count: [a, b]\n  as: it\n- return: << it >>", "body: 2"),

@@ -42,11 +42,11 @@ def make_run(signature: Signature) -> Callable[..., Any]:
     code, arguments = signature.code, _arguments_of(signature)
     if inspect.isasyncgenfunction(code):
 
-        def stream(_: Run, **given: Any) -> Stream:
-            taken = arguments(given)
+        def stream(_: Run, **passed: Any) -> Stream:
+            converted = arguments(passed)
 
             async def batches() -> Batches:
-                items = code(**taken)
+                items = code(**converted)
                 try:
                     async for item in items:
                         yield [as_value(item)]
@@ -60,20 +60,20 @@ def make_run(signature: Signature) -> Callable[..., Any]:
         return stream
     if inspect.iscoroutinefunction(code):
 
-        async def call(_: Run, **given: Any) -> Any:
-            taken = arguments(given)
+        async def call(_: Run, **passed: Any) -> Any:
+            converted = arguments(passed)
             try:
-                return as_value(await code(**taken))
+                return as_value(await code(**converted))
             except Exception as error:  # noqa: BLE001  (whatever a plug-in raises)
                 raise _fault(error, signature) from _cause(error)
 
         return call
 
-    async def call_in_thread(_: Run, **given: Any) -> Any:
-        taken = arguments(given)
+    async def call_in_thread(_: Run, **passed: Any) -> Any:
+        converted = arguments(passed)
         try:
             with clock.outside():
-                result = await asyncio.to_thread(code, **taken)
+                result = await asyncio.to_thread(code, **converted)
             return as_value(result)
         except Exception as error:  # noqa: BLE001  (whatever a plug-in raises)
             raise _fault(error, signature) from _cause(error)
@@ -86,8 +86,8 @@ def make_filter(name: str, signature: Signature) -> Callable[..., Any]:
     code = signature.code
     checks = [(each, _converter(annotation, each)) for each, annotation in signature.annotations.items()]
 
-    def call(*given: Any, **named: Any) -> Any:
-        placed = [convert(value) for (_, convert), value in zip(checks, given, strict=False)]
+    def call(*passed: Any, **named: Any) -> Any:
+        placed = [convert(value) for (_, convert), value in zip(checks, passed, strict=False)]
         by_name = dict(checks)
         others = {key: by_name[key](value) for key, value in named.items()}
         try:
@@ -102,8 +102,8 @@ def make_filter(name: str, signature: Signature) -> Callable[..., Any]:
 def _arguments_of(signature: Signature) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     converters = {name: _converter(annotation, name) for name, annotation in signature.annotations.items()}
 
-    def convert(given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: converters[name](value) for name, value in given.items()}
+    def convert(passed: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: converters[name](value) for name, value in passed.items()}
 
     return convert
 

@@ -155,6 +155,7 @@ class CaseClient:
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
     resume_delay: float = 0.0  # between leaving and coming back
     read_delay: float = 0.0  # between reads
+    rating: Mapping[str, Any] | None = None  # the body of `POST /_runs/{run}/rating`, once the answer has come
     background: bool = False  # the next request is sent while this one is still read
 
 

@@ -100,7 +100,7 @@ def _run(file: PluginFile, findings: list[Diagnostic]) -> list[Declaration]:
         return known[1]
     module = types.ModuleType(f"streamstack_plugin_{file.path.stem}_{len(sys.modules)}")
     module.__file__ = str(file.path)
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    sys.modules.setdefault(module.__name__, module)  # where dataclasses and pickle look for it
     try:
         with collecting() as declared:
             exec(compile(source, file.path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  (a file that the project names)
@@ -223,7 +223,7 @@ def _filter(declared: Declaration, file: PluginFile, registry: Registry) -> Oper
         raise _WrongError("plug-ins can't be run here")
     signature = Signature(code, file, {name: hint for name, hint in hints.items() if name != "return"})
     call = registry.make_filter(declared.name, signature)
-    taken, given = _shape(hints[first.name], first.name), _shape(hints["return"], "return")
+    left, result = _shape(hints[first.name], first.name), _shape(hints["return"], "return")
     return Operation(
         what="filter",
         name=declared.name,
@@ -236,7 +236,7 @@ def _filter(declared: Declaration, file: PluginFile, registry: Registry) -> Oper
         keywords=tuple(each.name for each in fields),
         minimum=sum(each.required for each in fields),
         maximum=len(fields),
-        shape=f"{taken if taken != 'any' else ''} -> {given}",
+        shape=f"{left if left != 'any' else ''} -> {result}",
         plugin=file.name,
     )
 
@@ -246,7 +246,7 @@ def _documentation(code: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     text = inspect.getdoc(code)
     if not text:
         raise _WrongError("it has no docstring", "describe it in a sentence: it is its documentation")
-    kept: list[str] = []
+    lines: list[str] = []
     described: dict[str, str] = {}
     name, inside = "", False
     for line in text.split("\n"):
@@ -254,13 +254,13 @@ def _documentation(code: Callable[..., Any]) -> tuple[str, dict[str, str]]:
             inside, name = True, "" if line == "Args:" else "-"
         elif not inside or (line and not line.startswith(" ")):
             inside = False
-            kept.append(line)
+            lines.append(line)
         elif name != "-" and (found := re.match(r" {1,4}\*{0,2}(\w+)(?: \(.*?\))?: (.*)", line)):
             name = found[1]
             described[name] = found[2]
         elif name in described and line.strip():
             described[name] += " " + line.strip()
-    return "\n".join(kept).strip(), described
+    return "\n".join(lines).strip(), described
 
 
 def _hints(code: Callable[..., Any]) -> dict[str, Any]:

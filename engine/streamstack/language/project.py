@@ -48,6 +48,7 @@ from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
 from streamstack.language.loading.groups import Inheritance, is_group
+from streamstack.language.loading.ratings import rating_endpoint
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
@@ -476,6 +477,13 @@ def read_project(
     project = replace(project, filters=plugins.filters)
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
     wrong += _unwatched(settings, project)
+    if settings.ratings is not None and project.endpoints:
+        rating, unfit = rating_endpoint(settings.ratings, project.functions, registry)
+        if rating is not None:
+            unread = [settings.ratings.function] if any(each.severity == "error" for each in wrong) else []
+            unfit += check_calls(rating, project.functions, [each for each in unread if each])
+            project = replace(project, endpoints=(*project.endpoints, rating))
+        wrong += unfit
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, texts | sources, environment, registry)
 
@@ -516,7 +524,7 @@ def _unwatched(settings: Settings, project: Project) -> list[Diagnostic]:
             "unknown-path",
             alert.mark,
             f"no endpoint is `{alert.endpoint}`, which the alert `{alert.name}` watches",
-            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)]) or None,
+            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)], f"write {titles[0]}"),
         )
         for alert in settings.alerts
         if titles and alert.endpoint is not None and alert.mark is not None and not any(map(alert.watches, titles))

@@ -26,9 +26,11 @@ from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
 from streamstack.language.plugin_files import PLUGIN, PluginFile
+from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
+from streamstack.language.web_socket import WebSocketSettings
 from streamstack.spec import (
     Bound,
     Constant,
@@ -294,7 +296,9 @@ class Streaming:
     full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
     """
 
-    format: str = setting(Constant(choices=NAMES), "Output format. `auto` follows the request's Accept header.", "auto")
+    format: str = setting(
+        Constant(choices=NAMES), "Output format. `auto` follows the request's Accept and Upgrade headers.", "auto"
+    )
     keep_alive: float = setting(
         _TIME, "Interval of heartbeats while nothing is sent. 0 or `false` disables them.", 15.0
     )
@@ -334,6 +338,9 @@ class Streaming:
         "Time that the send buffer may be full before the client is disconnected.",
         5.0,
         within=_SLOW_CLIENT,
+    )
+    web_socket: WebSocketSettings = setting(
+        group_of(WebSocketSettings), "Limits and subprotocols of WebSockets.", factory=WebSocketSettings
     )
 
 
@@ -850,6 +857,9 @@ class Settings:
     )
     alerts: tuple[Alert, ...] = setting(
         ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
+    )
+    ratings: Ratings | None = setting(
+        RATINGS, "Ratings of runs by clients, at `POST /_runs/{run}/rating`: `true`, or a mapping.", None
     )
     experiments: abc.Mapping[str, Experiment] = setting(
         EXPERIMENTS,

@@ -684,6 +684,17 @@ _CLIENT: Final = Group(
         Field("leaveAfter", _COUNT, "Close the connection after this number of chunks. 0: once the request is sent."),
         Field("stopAfter", _COUNT, "Cancel the stream after this number of chunks, and read on."),
         Field("resumeAfter", _COUNT, "Close the connection after this number of chunks, and resume the stream."),
+        Field(
+            "rating",
+            Group(
+                (
+                    Field("rating", _DATA, "Rating: 1 to 5, or `up` or `down`.", required=True, example="5"),
+                    Field("comment", Constant(Kind.PROSE), "Comment."),
+                ),
+                short="rating",
+            ),
+            "Rate the run once the response has come. The settings need `ratings`.",
+        ),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
         Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
 from streamstack.errors import Mark, RunError
-from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
+from streamstack.formats.dialect import find_request_faults
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.masking import hide
 from streamstack.language.paths import Segment, parameters, parse_path
+from streamstack.language.ratings import RATING_PATH, Ratings
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
-from streamstack.runtime.coercion import invalid_input
+from streamstack.runtime.coercion import invalid, invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
 from streamstack.runtime.plan import Plan
@@ -37,10 +39,19 @@ from streamstack.server.bodies import (
 )
 from streamstack.server.experiments import Assignment
 from streamstack.server.headers import CorsHeaders, own_headers
+from streamstack.server.ratings import open_recent_runs, rating_stack
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
 from streamstack.server.resume.log import ResumableSink, StreamPolicy
+from streamstack.server.websocket import (
+    MessageStream,
+    WebSocket,
+    WebSocketOptions,
+    check_origin,
+    upgrade_required,
+    wants_upgrade,
+)
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -51,12 +62,13 @@ class Reader:
     Args:
         checker: The declared inputs.
         max_body: Bytes that a body may have.
-        keeps_body: Whether the definition reads `request.body`.
+        reads_body: Whether the definition reads `request.body`.
+        dialect: The schemas of the properties that a dialect reads of the body; None for other formats.
         largest: Bytes of a record, in a body that is read as it arrives.
         addresses: What finds the addresses of clients.
     """
 
-    __slots__ = ("_addresses", "_checker", "_largest", "_max_body", "_reads_body", "_sensitive", "takes")
+    __slots__ = ("_addresses", "_checker", "_dialect", "_largest", "_max_body", "_reads_body", "_sensitive", "takes")
 
     def __init__(
         self,
@@ -64,17 +76,19 @@ class Reader:
         *,
         max_body: int,
         reads_body: bool = False,
+        dialect: Mapping[str, Any] | None = None,
         largest: int = LARGEST,
         addresses: Addresses | None = None,
     ) -> None:
         self._checker = checker
         self._max_body = max_body
-        self._reads_body = reads_body
+        self._dialect = dialect
+        self._reads_body = reads_body or dialect is not None
         self._largest = largest
         self._addresses = addresses or Addresses()
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
         streams = any(each.type == "stream" for each in checker.inputs)
-        self.takes = not (reads_body or streams or self._sensitive)  # whether `take` ever reads anything
+        self.takes = not (self._reads_body or streams or self._sensitive)  # whether `take` ever reads anything
 
     def take(self, request: Request, parameters: Mapping[str, str]) -> Inputs | None:
         """Read the inputs of a request that is wholly here; None where that takes `read`. Raises as it does."""
@@ -109,7 +123,10 @@ class Reader:
         if request.body_exists and (layout.takes_body or self._reads_body):
             body = await read_body(request, layout, self._max_body, keep=self._reads_body)
         try:
-            return layout.check(partial(_lookup, request, parameters), body)
+            inputs = layout.check(partial(_lookup, request, parameters), body)
+            if self._dialect and (faults := find_request_faults(request.body_bytes, self._dialect)):
+                raise invalid([{"in": "body", "name": name, "message": message} for name, message in faults])
+            return inputs
         except BaseException:
             if isinstance(body, dict):
                 close_files(body)
@@ -119,8 +136,10 @@ class Reader:
 
     def _read_around(self, layout: Layout, declared: Input, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
-        streamed_body = None
-        if request.body_exists:
+        streamed_body: StreamedBody | MessageStream | None = None
+        if request.websocket is not None:
+            streamed_body = request.websocket.receive(declared)
+        elif request.body_exists:
             most = declared.max_size or self._max_body
             streamed_body = StreamedBody(request, declared, most=most, largest=self._largest)
         inputs = layout.check(partial(_lookup, request, parameters), None)
@@ -304,6 +323,7 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
     policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
@@ -311,6 +331,8 @@ class EndpointHandler:
     def __post_init__(self) -> None:
         wire = self.wire
         names = [each.name for each in BY_MEDIA_TYPE.values()] if wire.negotiated else [wire.format]
+        if self.web_socket is not None:
+            names.append("websocket")
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
         policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
         object.__setattr__(self, "policy", policy)
@@ -330,11 +352,20 @@ class EndpointHandler:
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
-    def open(self, request: Request, cors: bytes) -> ResponseSink:
+    def open(self, request: Request, cors: CorsHeaders) -> ResponseSink:
         """Open the writer for a request.
 
-        Raises RunError ``not-acceptable`` where its Accept header fits no format.
+        Raises RunError ``not-acceptable`` where its Accept header fits no format, ``forbidden`` where a page may not
+        open the WebSocket that it asks for.
         """
+        if self.web_socket is not None and wants_upgrade(request):
+            check_origin(request, cors)
+            request.websocket = WebSocket(request, self.web_socket)
+            wire = self.wires["websocket"]
+            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
+        return self._open(request, cors.lines(request.headers.get("Origin")))
+
+    def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
         sink: ResponseSink
         if wire.spec is VALUE:
@@ -347,7 +378,9 @@ class EndpointHandler:
         return sink
 
     def wire_for(self, request: Request) -> ResponseOptions:
-        """Return the wire that a request asks for. Raises as `open` does."""
+        """Return the wire that a request asks for over HTTP. Raises as `open` does."""
+        if self.wire.spec.upgrade:
+            raise upgrade_required()
         if self.wire.negotiated:
             return self.wires[choose(request.headers.get("Accept"))]
         return self.wire
@@ -367,7 +400,27 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
     """
     server = settings.server
     addresses = Addresses(server.trusted_proxies, server.forwarded_header)
-    return [_make(plan, settings, addresses, dev=dev) for plan in plans]
+    made = [_make(plan, settings, addresses, dev=dev) for plan in plans]
+    if settings.ratings is None:
+        return made
+    guards = {each.title: each.guard for each in made if each.path != RATING_PATH}
+    cors, keep = make_cors(server.cors), settings.ratings.keep
+    return [
+        replace(each, start=rating_stack(each.start, guards, cors, keep), at_once=None)
+        if each.path == RATING_PATH
+        else each
+        for each in made
+    ]
+
+
+def _dialect_of(endpoint: Endpoint) -> Mapping[str, Any] | None:
+    """Return the schemas of what the format of an endpoint reads beside the inputs; None if it is not a dialect."""
+    spec = BY_NAME.get(endpoint.streaming.format)
+    if spec is None or not spec.dialect:
+        return None
+    reads = spec.schemas.reads if spec.schemas is not None else {}
+    names = {each.name for each in endpoint.inputs}
+    return {name: schema for name, schema in reads.items() if name not in names}
 
 
 def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> EndpointHandler:
@@ -377,16 +430,17 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
     reader = Reader(
         plan.checker,
         max_body=settings.server.max_body_size,
+        reads_body=plan.reads_body,
         # In a dialect it is the body that asks for a stream, and for a model.
-        reads_body=plan.reads_body or (streams and endpoint.streaming.format in DIALECTS),
+        dialect=_dialect_of(endpoint) if streams else None,
         largest=settings.http.max_event_size,
         addresses=addresses,
     )
     constant, prepare = _headers(plan)
     taken = [each for name, each in settings.experiments.items() if plan.experiments & {name, ""}]
     experiments = Assignment(endpoint.title, taken) if taken else None
-    if experiments is not None:
-        prepare = _assigning(experiments, prepare)
+    if experiments is not None or (settings.ratings is not None and endpoint.path != RATING_PATH):
+        prepare = _preparing(endpoint.title, experiments, settings.ratings, prepare)
     guard = limiter = None
     if endpoint.authentication is not None:
         guard = Guard(endpoint.authentication, settings.authentication)
@@ -418,14 +472,28 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
     )
 
 
-def _assigning(experiments: Assignment, headers: Prepare | None) -> Prepare:
-    """Return what assigns variants before headers are evaluated."""
+def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
+    streaming = endpoint.streaming
+    return WebSocketOptions(
+        keep_alive=streaming.keep_alive,
+        largest=streaming.web_socket.max_message_size,
+        rate=streaming.web_socket.message_rate,
+        subprotocols=streaming.web_socket.subprotocols,
+        compress=streaming.compress,
+    )
+
+
+def _preparing(title: str, experiments: Assignment | None, ratings: Ratings | None, headers: Prepare | None) -> Prepare:
+    """Return what assigns variants, remembers runs that can be rated, and evaluates headers."""
 
     def prepare(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-        experiments.assign(run, inputs)
+        row = title if experiments is None else experiments.assign(run, inputs)
+        if ratings is not None:
+            run.context.resource(open_recent_runs).remember(run, title, row, ratings.keep)
         return headers(run, inputs) if headers is not None else []
 
     return prepare

@@ -37,18 +37,23 @@ class Assignment:
         """Count in these rows from now on, by their titles."""
         self._rows = {label: row_of(title) for label, title in self.titles.items()}
 
-    def assign(self, run: Run, inputs: dict[str, Any]) -> None:
-        """Bind `experiment` for a run. Raises RunError ``template`` where a key can't be evaluated."""
+    def assign(self, run: Run, inputs: dict[str, Any]) -> str:
+        """Bind `experiment` for a run; return the title of the row in which it is counted.
+
+        Raises RunError ``template`` where a key can't be evaluated.
+        """
         assigned = {}
-        label = []
+        variants = []
         for experiment, key, bound in self._experiments:
             variant = experiment.choose(key(run, inputs))
             assigned[experiment.name] = bound[variant]
-            label.append(variant)
+            variants.append(variant)
         run.experiment = assigned
+        label = ",".join(variants)
         sink = run.sink
         if self._rows and isinstance(sink, ResponseSink):
-            sink.row = self._rows[",".join(label)]
+            sink.row = self._rows[label]
+        return self.titles[label]
 
 
 def _key_by(by: str | Value) -> Key:

@@ -16,16 +16,18 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streamstack import __version__, clock
 from streamstack.language.settings import Metrics
-from streamstack.runtime.run import Run
+from streamstack.runtime.run import Context, Run
 from streamstack.server.deadlines import RunTimer
-from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
 from streamstack.server.response import ResponseSink
+
+if TYPE_CHECKING:
+    from streamstack.server.endpoints import EndpointHandler
 
 if sys.platform != "win32":
     import resource
@@ -213,6 +215,9 @@ class WorkerMetrics:
             words[at + _FIRST + bisect_left(FIRST_CHUNK_BUCKETS, waited)] += 1
             words[at + _FIRST_TIME] += int(waited * MICRO)
 
+    async def aclose(self) -> None:
+        """Do nothing: what was counted stays."""
+
     def rate(self, title: str, rating: str, replaced: str | None) -> None:
         """Count the rating of a run, in place of the one that it had. ``title`` is that of its row."""
         at = self._rows + self.counters.row_of(title) * ROW_WIDTH + ROW["rating"]
@@ -264,6 +269,14 @@ class WorkerMetrics:
             words[at + _BYTES] += answer.bytes - size
             size = answer.bytes
         return chunks, size, between
+
+
+def open_metrics(_: Context) -> WorkerMetrics:
+    """Return what counts in a process; where no figures are needed, one whose counts are not read.
+
+    The service provides its own: `context.resource(open_metrics)` returns it.
+    """
+    return WorkerMetrics(SharedCounters(()))
 
 
 _NOTHING: Final = (0, 0, 0)

@@ -170,6 +170,9 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
         for endpoint in endpoints
         if endpoint.streaming.resume
     ]
+    if checked.settings.ratings is not None:
+        mark = checked.settings.ratings.mark
+        refused.append(f"{mark}: `ratings` finds a run only in the worker that answered it: {elsewhere}")
     used = {
         step.function.name
         for definition in definitions

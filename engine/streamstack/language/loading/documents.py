@@ -231,7 +231,10 @@ class _DocumentReader:
             streaming = replace(streaming, format=chosen)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
-        check_streams(inputs, method, streaming.format if speaks else "", self.faults)
+        check_streams(inputs, method, streaming.format if response_type == "streaming" else "", self.faults)
+        if response_type == "streaming" and streaming.format == "websocket" and method not in ("GET", ""):
+            message = f"`format: websocket` is opened with a GET request, and the method is {method}"
+            self.faults.add("bad-method", self._mark_of("method"), message, "write `method: GET`")
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
             method=method,
