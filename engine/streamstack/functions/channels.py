@@ -340,7 +340,7 @@ async def presence(run: Run, channel: str) -> dict[str, Any]:
     """Return who is present in a channel: the members that are subscribed with `presence`, in the order they joined.
 
     With `state.url` at Redis, these are the members of all processes. The members of a process that was killed leave
-    within 16 seconds.
+    within 12 seconds.
     """
     members = await run.context.resource(open_channels).members(channel)
     return {"count": len(members), "members": members}
