@@ -268,9 +268,7 @@ async def judge(field_: Field, seconds: float) -> int:
         await field_.break_()
         for each in field_.subscribers:
             each.patient = True
-        faults += (unsettled := await field_.settle())
-        for each in unsettled:
-            tell(each)
+        faults += await field_.settle()
         publishing.cancel()
         await asyncio.gather(publishing, return_exceptions=True)
         with suppress(TimeoutError):
