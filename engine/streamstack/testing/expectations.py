@@ -204,7 +204,9 @@ class _Check:
         """Return the key whose place is that of a chunk that differs: of its first property that does, else its own."""
         keys = [f"chunks.{index}", "chunks"]
         if index < min(len(expected), len(chunks)) and _is_shape(expected[index]):
-            wrong = [name for name, each in expected[index].items() if self._property_differs(name, each, chunks[index])]
+            wrong = [
+                name for name, each in expected[index].items() if self._property_differs(name, each, chunks[index])
+            ]
             keys[:0] = [f"{keys[0]}.{name}" for name in wrong]
         return next(key for key in keys if key in self._expect.marks)
 
