@@ -46,6 +46,8 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ("POST", "/api/imports", "", b'{"pages": 1}', JSON, 202),
     ("POST", "/api/imports", "", b'{"pages": 0}', JSON, 400),
     ("GET", "/api/imports/{id}", "unknown", b"", "", 404),
+    ("GET", "/api/glossary", "?term=stream", b"", "", 200),
+    ("GET", "/api/glossary", "?term=s", b"", "", 400),
     ("GET", "/api/live-feed", "?limit=3", b"", "", 200),
     ("GET", "/api/long-report", "?pages=2&beat=0", b"", "", 200),
     ("GET", "/api/long-report", "?lastEventId=none/1", b"", "", 404),

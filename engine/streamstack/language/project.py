@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.analysis.caching import check_cache
 from streamstack.language.analysis.cases import check_cases
 from streamstack.language.analysis.checks import (
     check_authentication,
@@ -244,6 +245,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        found += check_cache(definition, around.functions)
         if around.experiments:
             found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:

@@ -182,6 +182,8 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
     }
     if any(endpoint.rate_limits for endpoint in endpoints):
         used.add("rateLimit")
+    if any(endpoint.cache for endpoint in endpoints):
+        used.add("cache.")
     held = [what for start, what in _IN_MEMORY.items() if any(name.startswith(start) for name in used)]
     if not held:
         return refused, []

@@ -204,10 +204,8 @@ class _Check:
         """Return the key whose place is that of a chunk that differs: of its first property that does, else its own."""
         keys = [f"chunks.{index}", "chunks"]
         if index < min(len(expected), len(chunks)) and _is_shape(expected[index]):
-            wrong = [
-                name for name, each in expected[index].items() if self._property_differs(name, each, chunks[index])
-            ]
-            keys[:0] = [f"{keys[0]}.{name}" for name in wrong]
+            chunk, names = chunks[index], expected[index].items()
+            keys[:0] = [f"{keys[0]}.{name}" for name, each in names if self._property_differs(name, each, chunk)]
         return next(key for key in keys if key in self._expect.marks)
 
     def _chunk_differs(self, expected: Any, chunk: Chunk) -> str:
