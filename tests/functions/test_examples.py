@@ -19,7 +19,10 @@ EXAMPLES = [
     for example in declared.examples
 ]
 #: Functions whose examples need more than a stack, and where they are shown instead.
-SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
+SHOWN_ELSEWHERE = {
+    "call": "tests/runtime/test_calls.py",
+    **dict.fromkeys(("job.start", "job.status", "job.cancel"), "tests/server/test_jobs.py"),
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

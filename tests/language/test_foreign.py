@@ -138,6 +138,7 @@ def test_expressions(expression: str, instead: str) -> None:
     [
         ("Create Variable", "set"), ("var.update", "set"), ("External API Request", "http.request"),
         ("External API Request (Streaming)", "http.stream"), ("conditional", "if"), ("function.run", "call"),
+        ("perform_later", "job.start"),
         ("console.log", "log"), ("lambda", "no code runs here"), ("streaming.heartbeat", "keepAlive"),
         ("Direct Database Query", "db.query"), ("Add Record", "db.insert"), ("For Each Loop", "forEach"),
         ("For Loop", "repeat"), ("Try Catch", "try"), ("Stop and Error", "throw"), ("HTTP Request", "http.request"),

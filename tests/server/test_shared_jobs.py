@@ -118,7 +118,9 @@ async def processes(
     folders = [folder / str(number) for number in range(count)]
     for each in folders:
         each.mkdir()
-    contexts = [serving(each, streamstack=text, jobs=DEFINITIONS) for each in folders]
+    # They notice soon that another one is gone.
+    before = "from streamstack.connections import redis_jobs; redis_jobs.GRACE = 0.3"
+    contexts = [serving(each, before=before, streamstack=text, jobs=DEFINITIONS) for each in folders]
     return list(await asyncio.gather(*map(stack.enter_async_context, contexts)))
 
 

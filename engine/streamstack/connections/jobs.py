@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Protocol
 
 from streamstack.connections.serialization import dumps, loads
@@ -36,6 +36,7 @@ class Job:
         arguments: The inputs, serialized.
         owner: Identifies the caller that started it, "" without authentication.
         auth: The claims of that caller.
+        experiment: The variants that it was assigned.
         key: What its idempotency key is known by, b"" without one.
         retry: How it is tried again after an error.
         restarts: Whether it runs again when its process was lost.
@@ -54,6 +55,7 @@ class Job:
     arguments: bytes
     owner: str = ""
     auth: Mapping[str, Any] | None = None
+    experiment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     key: bytes = b""
     retry: Retry | None = None
     restarts: bool = True
@@ -77,7 +79,7 @@ class Job:
 
 
 #: What never changes of a job.
-_CONSTANT: Final = ("id", "run", "function", "arguments", "owner", "auth", "key", "restarts", "depth")
+_CONSTANT: Final = ("id", "run", "function", "arguments", "owner", "auth", "experiment", "key", "restarts", "depth")
 
 
 def write_job(job: Job) -> bytes:
@@ -85,6 +87,7 @@ def write_job(job: Job) -> bytes:
     values = {name: getattr(job, name) for name in _CONSTANT}
     if job.auth is not None:
         values["auth"] = dict(job.auth)
+    values["experiment"] = {name: dict(each) for name, each in job.experiment.items()}
     if job.retry is not None:
         retry = {each.name: getattr(job.retry, each.name) for each in fields(Retry)}
         values["retry"] = retry | {"on": sorted(job.retry.on)}

@@ -102,6 +102,8 @@ FUNCTIONS: Final = _words(
         "parallel": "all, Promise.all, gather, fork, async, Run in Parallel",
         "call": "function.run, Custom Function, run_function, invoke, Run Function, Execute Workflow, uses, include",
         "after": "defer, on_finish, Post Process",
+        "job.start": "enqueue, job, background_task, queue.add, perform_later, perform_async, run_in_background, "
+        "Background Job, apply_async, job.enqueue, job.run",
         "http.request": "http, http.post, http.put, http.patch, http.delete, request, axios.post, HTTP Request, "
         "External API Request, api.request, rest, requests.post, http_client",
         "http.stream": "External API Request (Streaming), api.stream_request, streaming_request, sse",

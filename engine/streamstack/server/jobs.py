@@ -177,6 +177,7 @@ class JobRunner:
             data,
             owner=owner,
             auth=run.auth,
+            experiment=run.experiment,
             key=key,
             retry=order.retry,
             restarts=order.restarts,
@@ -422,6 +423,7 @@ class JobRunner:
         if function is None:
             raise RunError("template", f"the project has no function `{job.function}` any more", final=True)
         run = Run(sink, self._service.context, auth=job.auth)
+        run.experiment = job.experiment
         run.id, run.state[_OF_RUN], sink.run = job.run, job, run
         outcome = "failed"
         try:
