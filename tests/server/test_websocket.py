@@ -462,6 +462,19 @@ functionStack:
         assert len(data) < 8_000_000
 
 
+async def test_time_limits() -> None:
+    """A client may be silent before its first message; `maxDuration` and `idleTimeout` end the connection."""
+    limits = "streaming: {firstChunkTimeout: 100ms, maxDuration: 600ms}"
+    text = ECHO.replace('  - stream: {content: "hello << input.name >>", event: greeting, metadata: {n: 0}}\n', "")
+    text = text.replace("functionStack", f"{limits}\nfunctionStack")
+    async with declared(text) as (server, _), connect(url(server)) as client:
+        await asyncio.sleep(0.3)
+        await client.send("1")
+        messages, code = await received(client)
+        assert messages[0] == {"content": 1}
+        assert (messages[-1]["error"]["code"], code) == ("timeout", 1011)
+
+
 async def test_backpressure() -> None:
     """A run that does not read holds its client back."""
     collect = "- collect: {in: << input.messages >>, into: text, limit: 100000}\n    as: all"

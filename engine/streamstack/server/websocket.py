@@ -82,7 +82,7 @@ class WebSocketOptions:
 
 def wants_upgrade(request: Request) -> bool:
     """Tell whether a request asks for a WebSocket."""
-    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
+    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket" and request.version >= (1, 1)
 
 
 def upgrade_required() -> RefusalError:
@@ -106,9 +106,7 @@ def check_origin(request: Request, cors: CorsHeaders) -> None:
     if origin is None or cors.names(origin):
         return
     site = request.headers.get("Sec-Fetch-Site")
-    if site == "same-origin" or (site is None and is_of_host(origin, request.host)):
-        return
-    if is_of_host(origin, request.host) and site != "cross-site":
+    if site == "same-origin" or (site != "cross-site" and is_of_host(origin, request.host)):
         return
     if not cors.allows(origin):
         raise RunError("forbidden", "pages of this origin may not open the WebSocket: see server.cors.origins")
