@@ -391,6 +391,19 @@ functionStack:
             assert refused.value.response.status_code == status
 
 
+async def test_status_of_a_websocket() -> None:
+    """A WebSocket has no status of its own: `respond` with an error is one of the definition."""
+    text = NOTED.format(streaming="", stack="- log: x").replace(
+        "- stream: first",
+        "- respond: {status: 404}\n  - forEach: {in: << input.messages >>, do: [{stream: << item >>}]}",
+    )
+    async with declared(text) as (server, noted):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(server))
+        assert refused.value.response.status_code == 500
+        await eventually(lambda: noted == ["failed"])
+
+
 async def test_pings_and_dead_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent connection gets pings; a client that answers none of them is given up."""
     monkeypatch.setattr(websocket, "PONG_TIMEOUT", 0.2)
