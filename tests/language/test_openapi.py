@@ -300,6 +300,27 @@ def test_errors_that_can_happen_are_responses(stack: str, status: int, descripti
     assert responses.get(str(status), {}).get("description") == description
 
 
+@pytest.mark.parametrize(
+    ("keys", "statuses", "receives"),
+    [
+        ("", {"101", "200"}, False),
+        ("inputParameters: {messages: {type: stream, decode: json}}", {"101", "200"}, True),
+        ("streaming: {format: websocket, resume: true}", {"101", "426"}, False),
+        ("streaming: {format: websocket}", {"101", "426"}, False),
+        ("streaming: {format: sse}", {"200"}, False),
+        ("responseType: json\nresponse: 1", {"200"}, False),
+    ],
+)
+def test_websockets_are_an_upgrade(keys: str, statuses: set[str], receives: bool) -> None:  # noqa: FBT001
+    """GET endpoints that offer a WebSocket say so, and that messages of the client are an input, not a body."""
+    text = endpoint(keys, "[{log: a}]" if "json\n" in keys else "[{stream: x}]").replace("POST", "GET")
+    found = next(iter(make(text).document["paths"].values()))["get"]
+    assert found["responses"].keys() & {"101", "200", "426"} == statuses
+    assert "requestBody" not in found
+    if "101" in statuses:
+        assert ("`messages` (json)" in found["responses"]["101"]["description"]) is receives
+
+
 def test_resumable_endpoints_have_a_path_to_resume_and_cancel() -> None:
     """With ids, keys and gaps; a POST takes Idempotency-Key."""
     found = operation("streaming: {resume: true}\nrateLimit: 5/minute")

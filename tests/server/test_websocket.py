@@ -391,6 +391,19 @@ functionStack:
             assert refused.value.response.status_code == status
 
 
+async def test_status_of_a_websocket() -> None:
+    """A WebSocket has no status of its own: `respond` with an error is one of the definition."""
+    text = NOTED.format(streaming="", stack="- log: x").replace(
+        "- stream: first",
+        "- respond: {status: 404}\n  - forEach: {in: << input.messages >>, do: [{stream: << item >>}]}",
+    )
+    async with declared(text) as (server, noted):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(server))
+        assert refused.value.response.status_code == 500
+        await eventually(lambda: noted == ["failed"])
+
+
 async def test_pings_and_dead_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent connection gets pings; a client that answers none of them is given up."""
     monkeypatch.setattr(websocket, "PONG_TIMEOUT", 0.2)
@@ -460,6 +473,19 @@ functionStack:
         data = await asyncio.wait_for(client.reader.read(), 10)
         assert sum(code == 1 for code, _ in frames(data)) == 3000
         assert len(data) < 8_000_000
+
+
+async def test_time_limits() -> None:
+    """A client may be silent before its first message; `maxDuration` and `idleTimeout` end the connection."""
+    limits = "streaming: {firstChunkTimeout: 100ms, maxDuration: 600ms}"
+    text = ECHO.replace('  - stream: {content: "hello << input.name >>", event: greeting, metadata: {n: 0}}\n', "")
+    text = text.replace("functionStack", f"{limits}\nfunctionStack")
+    async with declared(text) as (server, _), connect(url(server)) as client:
+        await asyncio.sleep(0.3)
+        await client.send("1")
+        messages, code = await received(client)
+        assert messages[0] == {"content": 1}
+        assert (messages[-1]["error"]["code"], code) == ("timeout", 1011)
 
 
 async def test_backpressure() -> None:

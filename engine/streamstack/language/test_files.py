@@ -312,6 +312,10 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
     opens, sent = values.pop("websocket", False), values.pop("send", None)
     if opens or sent is not None:
         values["messages"] = _make_messages(sent or ())
+        if values.get("method", "GET") != "GET":
+            where = node.get("method") or node
+            reader.refuse(where.mark, f"`{name}`: a WebSocket is opened with GET", "remove `method`")
+            return False
     has_body = values.get("body") is not None or values.get("pieces") is not None
     values.setdefault("method", "POST" if has_body else "GET")
     headers = dict(values.get("headers", {}))

@@ -373,7 +373,8 @@ class EndpointHandler:
             request.websocket = WebSocket(request, self.web_socket)
             wire, lines = self.wires["websocket"], b""
         else:
-            wire, lines = self.wire_for(request), cors.lines(request.headers.get("Origin"))
+            wire = self.wire_for(request)
+            lines = cors.lines(request.headers.get("Origin")) if cors.origins else b""
         sink: ResponseSink
         if wire.spec is VALUE:
             sink = ValueSink(wire, request, lines)

@@ -136,7 +136,7 @@ class ResponseSink(Sink):
         """Keep proxies from closing an idle connection, where the format has a way to."""
 
     def accept(self) -> None:
-        """Begin the response of a WebSocket, so that its client can send."""
+        """Begin the response of a WebSocket, so that its client can send. Raises RunError ``template``."""
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that the end of a stream tells."""
@@ -685,7 +685,8 @@ class LiveSink(StreamSink):
             self._write(beat)
 
     def accept(self) -> None:
-        if not self.ended and not self.committed and self._commit_quietly():
+        if not self.ended and not self.committed:
+            self._commit()
             self._write(b"")
 
     def _send_whole(self, encoder: Encoder) -> Sent:

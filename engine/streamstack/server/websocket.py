@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 #: Seconds after which the handshake is answered, though nothing was sent or read yet.
 ACCEPT_AFTER: Final = 1.0
 #: Seconds that a client may take, beyond the interval of pings, to answer one.
-PONG_TIMEOUT: Final = 10.0
+PONG_TIMEOUT: Final = 20.0
 #: Seconds that a client has to answer a close frame.
 CLOSE_TIMEOUT: Final = 5.0
 #: Seconds that a run has to read what was sent before the close frame of its client, from one message to the next.
@@ -82,7 +82,7 @@ class WebSocketOptions:
 
 def wants_upgrade(request: Request) -> bool:
     """Tell whether a request asks for a WebSocket."""
-    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket"
+    return request.headers.get(hdrs.UPGRADE, "").strip().lower() == "websocket" and request.version >= (1, 1)
 
 
 def upgrade_required() -> RefusalError:
@@ -106,9 +106,7 @@ def check_origin(request: Request, cors: CorsHeaders) -> None:
     if origin is None or cors.names(origin):
         return
     site = request.headers.get("Sec-Fetch-Site")
-    if site == "same-origin" or (site is None and is_of_host(origin, request.host)):
-        return
-    if is_of_host(origin, request.host) and site != "cross-site":
+    if site == "same-origin" or (site != "cross-site" and is_of_host(origin, request.host)):
         return
     if not cors.allows(origin):
         raise RunError("forbidden", "pages of this origin may not open the WebSocket: see server.cors.origins")
@@ -153,7 +151,6 @@ class WebSocket:
         self._linger: asyncio.TimerHandle | None = None
         self._closed = asyncio.Event()
         self._parts: list[bytes] = []  # of a message of which more is to come
-        self._size = 0
         self._frames = 0
         self._is_text = False
         self._heard_at = 0.0
@@ -180,14 +177,20 @@ class WebSocket:
         self._on_end = on_end
         if not self.accepted:
             seconds = min(ACCEPT_AFTER, self._options.keep_alive or ACCEPT_AFTER)
-            self._timer = self._loop.call_later(seconds, answer.accept)
+            self._timer = self._loop.call_later(seconds, self._accept_quietly)
+
+    def _accept_quietly(self) -> None:
+        assert self._answer is not None
+        with suppress(RunError):  # the first chunk reports what is wrong
+            self._answer.accept()
 
     # ------------------------------------------------------------- the handshake
 
     def accept(self, lines: bytes) -> bytes:
         """Return the head of the response, with more header lines. Call `open` once it is written."""
-        del self._response.headers["Date"]
-        return self._response.serialize().removesuffix(b"\r\n") + lines + date_line() + b"\r\n"
+        response = self._response
+        del response.headers["Date"]
+        return response.serialize().removesuffix(b"\r\n") + lines + date_line() + b"\r\n"
 
     def open(self) -> None:
         """Read the connection from now on."""
@@ -248,7 +251,7 @@ class WebSocket:
         opcode = frame.opcode
         if opcode in (Opcode.TEXT, Opcode.BINARY):
             self._is_text = opcode is Opcode.TEXT
-            self._parts, self._size, self._frames = [], 0, 0
+            self._parts, self._frames = [], 0
         elif opcode is not Opcode.CONT:
             return
         self._frames += 1
@@ -323,11 +326,13 @@ class WebSocket:
             if under is not None and under.socket.peer_ended:
                 transport.close()
                 return
+        elif self._request.writing_paused:
+            self._heard_at = self._loop.time()  # a slow client is not dead: the ping would wait behind the chunks
         elif self._loop.time() - self._heard_at > self._options.keep_alive + PONG_TIMEOUT:
             log.info("websocket-dead", path=self._request.raw_path, silent=round(self._loop.time() - self._heard_at))
             transport.abort()
             return
-        if not self._request.writing_paused:
+        else:
             self._protocol.send_ping(b"")
             self._flush()
         self._set_timer()
@@ -369,7 +374,8 @@ class WebSocket:
         log.info("websocket-refused", path=self._request.raw_path, close=int(code), reason=reason)
         self._flush()
         self._stop_reading()
-        self._end_run(RunError("invalid-chunk", f"the client broke the protocol: {reason}", status=CLIENTS_FAULT))
+        error = RunError("invalid-chunk", f"the client broke the protocol: {reason}", status=CLIENTS_FAULT)
+        self._end_run(error, _LAST)
 
     def _begin_reply(self, code: int) -> None:
         """Take the close frame of a client. What it sent before is still read, where it says that this is all."""
@@ -393,15 +399,16 @@ class WebSocket:
         """Answer the close frame of the client, whose run ends as if it had left."""
         self._replying = False
         self._flush()
-        self._end_run(RunError("stopped", "the client closed the WebSocket"))
+        self._end_run(RunError("stopped", "the client closed the WebSocket"), 0)
 
-    def _end_run(self, error: RunError) -> None:
+    def _end_run(self, error: RunError, seconds: float) -> None:
+        """End the run; one that goes on without its client loses the connection, after some seconds."""
         self._closed.set()
         if self._on_end is not None:
             on_end, self._on_end = self._on_end, None
             on_end(error)
         else:
-            self._hang_up(_LAST)
+            self._hang_up(seconds)
 
     def _hang_up(self, seconds: float) -> None:
         """Close the connection, when the client has had a moment to read the close frame."""

@@ -226,9 +226,7 @@ class _DocumentReader:
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
         check_streams(inputs, method, streaming.format if response_type == "streaming" else "", self.faults)
-        if response_type == "streaming" and streaming.format == "websocket" and method not in ("GET", ""):
-            message = f"`format: websocket` is opened with a GET request, and the method is {method}"
-            self.faults.add("bad-method", self._mark_of("method"), message, "write `method: GET`")
+        self._check_upgrade(method, response_type, streaming)
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
             method=method,
@@ -423,6 +421,19 @@ class _DocumentReader:
             del values["by"]
         return Cache(arguments.mark, headers=tuple(map(str.lower, names)), **values)
 
+    def _check_upgrade(self, method: str, response_type: str, streaming: Streaming) -> None:
+        """Report what a WebSocket, whose handshake is a GET, can't be opened by."""
+        if response_type != "streaming" or method in ("GET", ""):
+            return
+        if streaming.format == "websocket":
+            message = f"`format: websocket` is opened with a GET request, and the method is {method}"
+            self.faults.add("bad-method", self._mark_of("method"), message, "write `method: GET`")
+        node = self._get("streaming")
+        key = node.key("webSocket") if isinstance(node, Mapping) else None
+        if key is not None and streaming.format == "auto":
+            message = f"`webSocket` has no effect: a WebSocket is opened with a GET request, and the method is {method}"
+            self.faults.add("no-effect", key.mark, message, "write `method: GET`, or remove it")
+
     def _rate_limits(self, limits: tuple[Arguments, ...]) -> tuple[RateLimit, ...]:
         node = self._get("rateLimit")
         for each in node.items if isinstance(node, Sequence) else (node,):
@@ -529,6 +540,7 @@ _CHUNKS: Final = (
     "compress",
     "done",
     "ids",
+    "webSocket",
     "separator",
     "end",
 )
@@ -546,6 +558,7 @@ _BY_FORMAT: Final[dict[str, tuple[Callable[[Format], bool], str]]] = {
     "buffer": (lambda format_: not format_.whole, _IN_ONE),
     "compress": (lambda format_: not format_.whole, _IN_ONE),
     "slowClient": (lambda format_: not format_.whole, _IN_ONE),
+    "webSocket": (lambda format_: format_.upgrade, "is not a WebSocket"),
 }
 
 

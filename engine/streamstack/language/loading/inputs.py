@@ -527,7 +527,7 @@ def _check_stream(stream: Input, inputs: tuple[Input, ...], method: str, format_
             "bad-constraint",
             stream.mark,
             f"`{stream.name}` is the request body, and {method} has none",
-            "write `method: POST`",
+            "write `method: POST`, or leave `format` out: over a WebSocket it is what the client sends",
         )
     if format_ in DIALECTS:
         faults.add(

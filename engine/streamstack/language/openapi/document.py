@@ -212,7 +212,7 @@ class _Maker:
             self._note(mark, unknown_parts(shape))
             return {JSON: {"schema": shape_schema(shape)}}
         formats = formats_of(endpoint)
-        if formats[0][1].schemas is not None:
+        if formats and formats[0][1].schemas is not None:
             for each in sent.emissions:
                 self._note(each.mark, [])  # whatever the content is, the dialect says how it is sent
             return dialect_content(*formats[0])

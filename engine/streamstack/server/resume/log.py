@@ -475,7 +475,8 @@ class ResumableSink(StreamSink):
             self.log.heartbeat()
 
     def accept(self) -> None:
-        if not self.ended and not self.committed and self._commit_quietly():
+        if not self.ended and not self.committed:
+            self._commit()
             self.log.wake_readers()
 
     def _send_whole(self, encoder: Encoder) -> Sent:
