@@ -189,6 +189,10 @@ _ERRORS: Final = {
     "bad-method": ("The HTTP method is not supported.", "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS"),
     "bad-kind": ("The kind of a document is unknown.", "write `kind: endpoint`, `kind: function` or `kind: task`"),
     "not-yet": ("This feature is not supported yet.", "remove it"),
+    "bad-schedule": (
+        "The schedule of a task is wrong: its cron expression, its time zone, its event or its jitter.",
+        'write `every: 5m`, `cron: "0 8 * * *"` with `timezone`, or `on: start`',
+    ),
     # Endpoints and names of a project
     "route-collision": ("Two endpoints have the same method and path.", "change the method or the path of one of them"),
     "undeclared-path-parameter": (
@@ -229,6 +233,10 @@ _ERRORS: Final = {
     "emits-in-after": (
         "A step in `after` emits a chunk, but the response has already ended.",
         "emit chunks before `after`, which runs when the client has its response",
+    ),
+    "emits-in-task": (
+        "A task sends chunks, and has no client.",
+        "write the value to a database or with `log`, or publish it with `channel.publish`",
     ),
     "emits-in-json": (
         "An endpoint with a JSON response emits chunks.",
@@ -291,6 +299,14 @@ _WARNINGS: Final = {
     "unreachable": (
         "A step never runs, because the step before it always returns, breaks or fails.",
         "remove it, or add a condition to the step before it",
+    ),
+    "daylight-saving": (
+        "The time of a cron schedule comes twice or never on the days when the clocks of its zone change.",
+        "choose a time outside of the change, write `timezone: UTC`, or `allow: [daylight-saving]` if this is meant",
+    ),
+    "not-in-transaction": (
+        "A step of a task with `once: effect` has effects outside of the transaction.",
+        "move it to a task of its own, make it idempotent, or `allow: [not-in-transaction]` at the step",
     ),
     "emits-in-transaction": (
         "A step emits chunks inside a transaction, which stays open while a slow client reads them.",

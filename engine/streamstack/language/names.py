@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+#: Reserved names that come with a request, which tasks have none of.
+OF_REQUESTS: Final = frozenset({"input", "sent", "request", "auth"})
 #: Names that are bound in every run (LANGUAGE: reserved names).
 RESERVED: Final = frozenset(
     {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "sent", "settings", "stream"}

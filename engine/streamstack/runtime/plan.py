@@ -10,7 +10,7 @@ from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language import kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
-from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
+from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit, Task
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Graph, Node
 from streamstack.language.values import MISSING, Rate
@@ -99,8 +99,38 @@ class Callee:
             end_call()
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task, ready to run."""
+
+    task: Task
+    source: str
+    _stack: Start
+
+    async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
+        """Run the stack. Raises RunError with its place for whatever goes wrong, but for being cancelled."""
+        try:
+            return await self._stack(run, inputs)
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
+            fault = located(error)
+            raise fault from fault.__cause__
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """All that is compiled of a project: what is disabled is left out."""
+
+    endpoints: tuple[Plan, ...] = ()
+    tasks: tuple[TaskPlan, ...] = ()
+
+
 def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
+    return compile_definitions(project, probes).endpoints
+
+
+def compile_definitions(project: Project, probes: Probes | None = None) -> Plans:
+    """Compile endpoints and tasks that are not disabled, and the functions they call; ``probes`` count steps."""
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]
@@ -108,11 +138,19 @@ def compile_project(project: Project, probes: Probes | None = None) -> tuple[Pla
     for definition in project.functions.values():
         graph = graphs[definition.name]
         functions[definition.name] = _callee(definition, graph, functions, probes, delayed=delayed)
-    return tuple(
-        _plan(endpoint, graph, functions, graphs, probes)
-        for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
-        if not endpoint.disabled
+    return Plans(
+        tuple(
+            _plan(endpoint, graph, functions, graphs, probes)
+            for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
+            if not endpoint.disabled
+        ),
+        tuple(_task_plan(task, functions, probes) for task in project.tasks if not task.disabled),
     )
+
+
+def _task_plan(task: Task, functions: Mapping[str, Callee], probes: Probes | None) -> TaskPlan:
+    code = _written(Graph(task), functions, probes, notes_sending=False)
+    return TaskPlan(task, code.text, code.compile()["stack"])
 
 
 def _delays(node: Node) -> bool:
@@ -221,7 +259,8 @@ def stream_object(sink: Sink) -> dict[str, Any]:
 
 def run_object(run: Run) -> dict[str, Any]:
     """Return `run` as a value."""
-    return {"id": run.id, "startedAt": run.started, "elapsedMs": run.elapsed_ms, "outcome": run.outcome}
+    shown = {"id": run.id, "startedAt": run.started, "elapsedMs": run.elapsed_ms, "outcome": run.outcome}
+    return shown if run.tick is None else {**shown, "tick": run.tick, "event": run.event}
 
 
 def loop_object(index: int, source: Any) -> dict[str, Any]:

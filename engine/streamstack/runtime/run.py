@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -208,6 +209,7 @@ class Run:
         "auth",
         "clock",
         "context",
+        "event",
         "id",
         "outcome",
         "sent_at",
@@ -215,6 +217,7 @@ class Run:
         "slice_ends",
         "started",
         "state",
+        "tick",
     )
 
     def __init__(
@@ -233,6 +236,8 @@ class Run:
         self.clock = clock.monotonic()  # when it began
         self.slice_ends = clock.perf_counter() + SLICE
         self.outcome: str | None = None
+        self.tick: datetime | None = None  # of a task: the time that is meant
+        self.event: Any = None  # of a task: the message that started it
         self.sent_at: float | None = None  # when the last paced chunk left
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
         self._request = request
