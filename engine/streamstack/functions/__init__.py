@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from streamstack.functions import content, db, db_tables, flow, http, llm, security, state, stream, streams, values
+from streamstack.functions import (
+    channels,
+    content,
+    db,
+    db_tables,
+    flow,
+    http,
+    llm,
+    security,
+    state,
+    stream,
+    streams,
+    values,
+)
 from streamstack.language.definition import Registry
 
 #: The families, in the order of the reference.
@@ -16,6 +29,7 @@ FAMILIES = {
     "Models": llm.FUNCTIONS,
     "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
+    "Channels": channels.FUNCTIONS,
     "Security": security.FUNCTIONS,
 }
 

@@ -14,7 +14,7 @@ import structlog
 from streamstack.errors import RunError
 from streamstack.language.definition import Arguments, Effects, Entries, Example, Items, Parameter, function
 from streamstack.language.expressions import Value
-from streamstack.language.expressions.compile import Expression
+from streamstack.language.expressions.compile import Expression, Read
 from streamstack.language.graph import Block, Node, constant, values_of
 from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean
@@ -23,7 +23,7 @@ from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values
 from streamstack.runtime.concurrency import concurrently, together
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import ENDLESS, Iterations, iterate
+from streamstack.runtime.values import ENDLESS, Iterations, Unchanged, iterate
 from streamstack.spec import Binds, Bound, Condition, Constant, Group, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
@@ -151,22 +151,35 @@ def for_each(node: Node, code: Code) -> None:
 _BESIDE: Final = frozenset({"content", "event", "id", "metadata", "delay"})
 
 
-def _hands_on(node: Node) -> bool:
-    """Whether the body sends each item as it is, and looks at it nowhere else."""
+def _hands_on(node: Node) -> Unchanged:
+    """Return what the body sends as it is and looks at nowhere else: each item, its `content`, or neither."""
     if constant(node.arguments.get("concurrency"), 1) != 1:
         return False
     body, name = node.inner(), str(constant(node.arguments.get("as"), "item"))
     if any(name in each.bound for each in body.walk()):
         return False
+    items = contents = True
     for each in (inner.step for inner in body.walk()):
         sends = each.function.name == "stream" and each.arguments.by_name.keys() <= _BESIDE
         content = each.arguments.get("content")
         for value in values_of(each):
-            if any(read.name == name for read in value.reads) and not (
-                sends and value is content and value.reads[0].whole
-            ):
-                return False
-    return True
+            reads = [read for read in value.reads if read.name == name]
+            sent = sends and value is content
+            if reads and not (sent and value.reads[0].whole):
+                items = False
+            if not all((sent and _is_content(value, read)) or _is_beside(read) for read in reads):
+                contents = False
+    return items or ("content" if contents else False)
+
+
+def _is_content(value: Value, read: Read) -> bool:
+    """Return whether a value is the `content` of an item, and nothing else."""
+    return value.whole and value.text.strip() == f"{read.name}.content"
+
+
+def _is_beside(read: Read) -> bool:
+    """Return whether an item is read at something other than its `content`."""
+    return len(read.path) > 0 and isinstance(read.path[0], str) and read.path[0] != "content"
 
 
 def _sequential(node: Node, code: Code, source: str, index: str) -> None:

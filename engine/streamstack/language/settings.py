@@ -15,6 +15,7 @@ from streamstack.errors import Diagnostic
 from streamstack.formats import FORMATS, NAMES
 from streamstack.formats.items import REASONS
 from streamstack.language.authentication import AUTHENTICATION, Methods
+from streamstack.language.channels import CHANNELS, ChannelSettings
 from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.findings import make_diagnostic
@@ -832,6 +833,11 @@ class Settings:
         group_of(StateSettings, example="{url: memory://}"),
         "Store for caches, counters, rate limits and resumable streams.",
         factory=StateSettings,
+    )
+    channels: abc.Mapping[str, ChannelSettings] = setting(
+        CHANNELS,
+        "History and limits of channels, by their names. `*` in a name matches any characters: `room-*`.",
+        factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)

@@ -18,7 +18,7 @@ from streamstack.language.definition import Retry
 from streamstack.language.values import MISSING
 from streamstack.runtime.faults import located
 from streamstack.runtime.run import Run, Sink, check_content
-from streamstack.runtime.values import Batches, Items, Stream
+from streamstack.runtime.values import Batches, Items, Stream, Unchanged
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ def guarded(
     """Make a stream whose opening, up to its first item, is limited in time and tried again."""
     present = make(run, **arguments)
 
-    async def open_(*, unchanged: bool = False) -> Batches:
+    async def open_(*, unchanged: Unchanged = False) -> Batches:
         nonlocal present
         number = 0
         while True:
@@ -241,7 +241,7 @@ def guarded(
         return lambda: present[name]
 
     properties = {name: reader(name) for name in present.property_names}
-    return Stream(open_, properties, encoded=lambda: open_(unchanged=True))
+    return Stream(open_, properties, encoded=lambda: open_(unchanged=True), contents=lambda: open_(unchanged="content"))
 
 
 async def together(tasks: Mapping[str, Callable[[], Coroutine[Any, Any, Any]]], limit: int | None) -> list[Any]:

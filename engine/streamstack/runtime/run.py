@@ -17,6 +17,7 @@ import structlog
 from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import Methods
+from streamstack.language.channels import Channels
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
 from streamstack.language.values import MISSING, Opaque
 from streamstack.runtime.faults import located
@@ -126,7 +127,8 @@ class Context:
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
     ``models`` which models have names, ``databases`` which databases, ``authentication`` how clients are identified,
-    ``state`` where state is stored. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
+    ``state`` where state is stored, ``channels`` how much of each channel.
+    ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
     ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
     that this process starts. ``address`` is the server's own.
     """
@@ -142,6 +144,7 @@ class Context:
     joins: bool = False
     starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
+    channels: Channels = field(default_factory=dict)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
 

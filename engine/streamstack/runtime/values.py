@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import structlog
 
@@ -18,6 +18,8 @@ from streamstack.language.values import Opaque
 
 #: Gives the items of a stream in lists of at least one. Closing it must close what feeds it.
 Batches = AsyncGenerator[list[Any], None]
+#: What a consumer only hands on to the sink: nothing, the items, or their `content`.
+Unchanged: TypeAlias = Literal[False, True, "content"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,11 @@ class Stream(Opaque):
 
     ``open`` returns the asynchronous generator of batches. ``properties`` are callables read by
     `stream.name` in expressions; each gives null before the stream opens. ``about`` is for who decodes its items.
-    ``encoded`` opens it for one who hands each item on unchanged: items may then be JSON that is written already
-    (orjson.Fragment).
+    ``encoded`` opens it for one who hands each item on unchanged, ``contents`` for one who does so with each item's
+    `content`: these may then be JSON that is written already (orjson.Fragment).
     """
 
-    __slots__ = ("_batches", "_encoded", "_open", "_properties", "about", "count", "finished")
+    __slots__ = ("_batches", "_contents", "_encoded", "_open", "_properties", "about", "count", "finished")
     kind = "stream"
 
     def __init__(
@@ -52,9 +54,11 @@ class Stream(Opaque):
         about: About | None = None,
         *,
         encoded: Callable[[], Batches] | None = None,
+        contents: Callable[[], Batches] | None = None,
     ) -> None:
         self._open: Callable[[], Batches] | None = open
         self._encoded = encoded
+        self._contents = contents
         self._batches: Batches | None = None
         self._properties = properties or {}
         self.about = about
@@ -80,8 +84,8 @@ class Stream(Opaque):
             "template", "a stream has no length before its end: `loop.length` and `loop.last` are for lists only"
         )
 
-    def consume(self, *, unchanged: bool = False) -> Stream:
-        """Claim the stream for one consumer; ``unchanged`` is one who only hands the items on to the sink.
+    def consume(self, *, unchanged: Unchanged = False) -> Stream:
+        """Claim the stream for one consumer; ``unchanged`` is what it only hands on to the sink.
 
         Raises RunError ``template`` when another consumer has had it.
         """
@@ -89,7 +93,7 @@ class Stream(Opaque):
             raise RunError(
                 "template", "this stream was consumed before; a stream can be read once: `collect` it to read it again"
             )
-        opened = self._encoded if unchanged and self._encoded is not None else self._open
+        opened = {False: None, True: self._encoded, "content": self._contents}[unchanged] or self._open
         self._batches = opened()
         self._open = None
         return self
@@ -132,7 +136,7 @@ class Items:
         """Do nothing: a list holds nothing open."""
 
 
-def iterate(value: Any, *, unchanged: bool = False) -> Stream | Items:
+def iterate(value: Any, *, unchanged: Unchanged = False) -> Stream | Items:
     """Begin to consume what a loop was given: a stream or a list. ``unchanged`` as in Stream.consume.
 
     Raises RunError ``template`` for anything else, saying what to write.

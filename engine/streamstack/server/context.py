@@ -44,6 +44,7 @@ def make_context(
         models=settings.models,
         http=settings.http,
         state=settings.state,
+        channels=settings.channels,
         databases=settings.databases,
         authentication=settings.authentication,
         folder=folder or checked.folder,
