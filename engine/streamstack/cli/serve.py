@@ -75,7 +75,7 @@ def serve(
         click.echo(write_text(checked.findings, checked.sources), err=True, nl=False)
     if checked.failed:
         give_up(context, f"not served: {checked.advice}", FOUND)
-    if not checked.project.endpoints:
+    if not (checked.project.endpoints or checked.project.tasks):
         if checked.sources:
             give_up(context, f"no endpoints found in {folder}")
         give_up(context, f"no definitions found in {folder}\n\n{FIRST_FILE}")

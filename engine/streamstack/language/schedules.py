@@ -62,7 +62,7 @@ class Trigger:
 def _cron(text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
         raise RefusedError("must be a cron expression", 'write five fields: "0 8 * * MON-FRI"')
-    text = " ".join(text.split())
+    text = " ".join(str(text).split())
     if (meant := _SHORT.get(text.lower())) is not None:
         raise RefusedError(f"`{text}` is not supported", f'write `cron: "{meant}"`')
     if len(text.split()) != 5:
@@ -77,7 +77,7 @@ def _cron(text: Any) -> str:
         raise RefusedError(f"`{text}` is not a cron expression: {error}", hint) from None
     if found is None:
         raise RefusedError(f"`{text}` matches no time in the next 50 years", "change its day, month or day of week")
-    return text
+    return str(text)
 
 
 def _timezone(text: Any) -> str:
@@ -91,7 +91,7 @@ def _timezone(text: Any) -> str:
             raise RefusedError("this system has no time-zone data", "install tzdata: `pip install tzdata`") from None
         meant = did_you_mean(text, known)
         raise RefusedError(f"unknown time zone `{text}`{meant}", "write a name like Europe/Berlin") from None
-    return text
+    return str(text)
 
 
 _DATABASE: Final = Group(
@@ -128,17 +128,15 @@ def _read_trigger(reader: SettingsReader, node: Node, name: str) -> Any:
 
 _TRIGGER: Final = Custom(
     {
-        "oneOf": [
-            {"enum": ["start"]},
-            {
-                "type": "object",
-                "properties": {
-                    "channel": {"type": "string"},
-                    "database": {"type": ["string", "object"], "properties": {"channel": {}, "name": {}}},
-                },
-                "additionalProperties": False,
+        "type": ["string", "object"],
+        "properties": {
+            "channel": {"description": "Channel of the project.", "type": "string"},
+            "database": {
+                "description": "Channel of PostgreSQL, or {channel, name} with the name of the database.",
+                "type": ["string", "object"],
             },
-        ]
+        },
+        "additionalProperties": False,
     },
     "`start`, `{channel: name}` or `{database: channel}`",
     _read_trigger,
@@ -174,11 +172,11 @@ class Schedule:
         0.0,
         shown="0s",
     )
-    overlap: str = setting(
+    overlap: str | None = setting(
         Constant(choices=("skip", "queue", "cancel")),
         "What to do with a tick while the previous run goes on: `skip` it, `queue` it until the run ends, or `cancel` "
-        "the run.",
-        "skip",
+        "the run. Default: `skip`, and `queue` for messages and notifications.",
+        None,
     )
     missed: str = setting(
         Constant(choices=("skip", "once")),

@@ -98,7 +98,20 @@ NAMES = frozenset(
     {
         *("run", "sink", "index", "stack", "headers"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
-        *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome", "tick", "event"),
+        *(
+            "request",
+            "sent",
+            "auth",
+            "context",
+            "env",
+            "settings",
+            "id",
+            "elapsed_ms",
+            "started",
+            "outcome",
+            "tick",
+            "event",
+        ),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
         *("batch", "close", "length", "schedule", "value"),
     }

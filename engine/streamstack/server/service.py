@@ -53,6 +53,7 @@ from streamstack.server.resume.requests import (
 )
 from streamstack.server.resume.store import SharedStore
 from streamstack.server.resume.streams import StreamRegistry
+from streamstack.server.tasks import Scheduler, TaskHandler
 
 if TYPE_CHECKING:
     from streamstack.server.connection import ClientConnection
@@ -80,7 +81,7 @@ _DISCONNECT_CHECK = 0.5
 class Service:
     """Answers requests. An asynchronous context: runs' later work must end before it does."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all that a process has for its requests)
         self,
         endpoints: Iterable[EndpointHandler] = (),
         *,
@@ -91,6 +92,7 @@ class Service:
         request_log: RequestLog | None = None,
         max_memory: int = MAX_MEMORY,
         api: ApiDocument | None = None,
+        scheduler: Callable[[Service], Scheduler] = Scheduler,
     ) -> None:
         self.api = api or ApiDocument()
         self.context = context or Context()
@@ -119,6 +121,7 @@ class Service:
         self._endpoints: list[EndpointHandler] = []
         self._group = asyncio.TaskGroup()
         self._entered = False
+        self.scheduler = scheduler(self)
         self.replace(endpoints)
 
     def replace(
@@ -127,13 +130,16 @@ class Service:
         context: Context | None = None,
         cors: CorsHeaders | None = None,
         api: ApiDocument | None = None,
+        tasks: Iterable[TaskHandler] | None = None,
     ) -> None:
-        """Serve these endpoints from the next request on, in another context; running ones end on the old."""
+        """Serve these endpoints and tasks from now on, in another context; what is running ends on the old."""
         self.api = api or self.api
         self.context = context or self.context
         self.cors = cors or self.cors
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
+        if tasks is not None:
+            self.scheduler.replace(tasks)
         if self._entered:
             self._share_if_resumable()
 
@@ -163,6 +169,7 @@ class Service:
             self._watching.cancel()
         if error is not None:
             self.abandon()
+        self.scheduler.stop()
         await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
@@ -426,6 +433,7 @@ class Service:
         self.ready = False
         self.draining = True
         self.streams.begin_shutdown()
+        self.scheduler.stop()
         await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
