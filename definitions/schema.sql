@@ -67,3 +67,12 @@ CREATE TABLE IF NOT EXISTS messages (
     saved        timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS messages_by_conversation ON messages (conversation, id);
+
+-- ratings.yaml
+CREATE TABLE IF NOT EXISTS ratings (
+    run      text PRIMARY KEY,
+    endpoint text NOT NULL,
+    rating   text NOT NULL CHECK (rating IN ('up', 'down')),
+    comment  text NOT NULL,
+    rated    timestamptz NOT NULL DEFAULT now()
+);

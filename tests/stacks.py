@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
 
@@ -11,6 +12,7 @@ from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.definition import Endpoint, Function, FunctionDefinition, Project, Registry
 from streamstack.language.loading.documents import load
+from streamstack.language.mail import EmailSettings
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, StateSettings, Streaming
 from streamstack.language.source import read
 from streamstack.runtime.plan import Plan, compile_project
@@ -60,9 +62,11 @@ async def run_stack(
     http: HttpSettings | None = None,
     databases: Mapping[str, Database] | None = None,
     state: StateSettings | None = None,
+    email: EmailSettings | None = None,
+    folder: Path | None = None,
     probes: Probes | None = None,
 ) -> Outcome:
-    """Run a stack to its end, and what it registered with `after`."""
+    """Run a stack to its end, and what it registered with `after`; with a ``folder``, as `--dev` does."""
     plan = plan_of(stack, also=also, functions=functions, probes=probes)
     sink = Collector()
     context = Context(
@@ -71,6 +75,9 @@ async def run_stack(
         http=http or HttpSettings(),
         databases=databases or EMBEDDED,
         state=state or StateSettings(),
+        email=email or EmailSettings(),
+        dev=folder is not None,
+        folder=folder or Path(),
     )
     run = Run(sink, context)
     result, error = None, None

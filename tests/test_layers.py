@@ -31,6 +31,7 @@ ROOMS = (
     Room("cli", 6, ("streamstack.cli", "streamstack.cli.*", "streamstack.__main__")),
     Room("server", 5, ("streamstack.server", "streamstack.server.*")),
     Room("testing", 5, ("streamstack.testing", "streamstack.testing.*")),
+    Room("client", 4, ("streamstack.client",)),
     Room("plan", 4, ("streamstack.runtime.plan", "streamstack.runtime.plan.*")),
     Room("registry", 3, ("streamstack.functions",)),
     Room("functions", 3, ("streamstack.functions.*",)),
@@ -68,6 +69,7 @@ LIBRARIES = {
     "jsonschema": ("streamstack.language.json_schema",),
     "referencing": ("streamstack.language.json_schema",),
     "aiohttp": (
+        "streamstack.client",
         "streamstack.testing.client",
         "streamstack",
         "streamstack.server",
@@ -82,6 +84,7 @@ LIBRARIES = {
     ),
     "joserfc": ("streamstack.connections.tokens",),
     "dotenv": ("streamstack.language.environment",),
+    "aiosmtplib": ("streamstack.connections.mail",),
     "asyncpg": ("streamstack.connections", "streamstack.connections.*"),
     "redis": ("streamstack.connections", "streamstack.connections.*"),
 }

@@ -129,6 +129,13 @@ ERRORS = {
     "http-connection": ErrorCode(502, "The connection to an upstream failed."),
     "stream-lost": ErrorCode(502, "An upstream stream ended unexpectedly."),
     "invalid-chunk": ErrorCode(502, "A chunk of a stream could not be decoded."),
+    "email-refused": ErrorCode(502, "The mail server rejected the message or all of its recipients."),
+    "email-connection": ErrorCode(502, "The connection to the mail server failed; the message was not sent."),
+    "email-unconfirmed": ErrorCode(
+        502,
+        "The connection to the mail server was lost while it took the message, which may have been sent. `retry` "
+        "does not send it again.",
+    ),
     "database": ErrorCode(500, "The database rejected a statement.", internal=True),
     "state-unreachable": ErrorCode(
         503, "The Redis of `state.url` is unreachable or rejected a command.", internal=True

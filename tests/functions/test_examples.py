@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from streamstack.functions import FAMILIES, REGISTRY
@@ -21,12 +23,14 @@ SHOWN_ELSEWHERE = {"call": "tests/runtime/test_calls.py"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_an_example_gives_what_it_says(example: Example, request: pytest.FixtureRequest) -> None:
+async def test_an_example_gives_what_it_says(example: Example, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """The declaration's example is loaded, run and compared: with probes and mutants, and without."""
     if "db." in example.stack:
         url: str = request.getfixturevalue("postgres")
         databases = {"main": Database(url=url)}
         outcome = await run_stack(example.stack, example.inputs, databases=databases)
+    elif "email.send" in example.stack:
+        outcome = await run_stack(example.stack, example.inputs, folder=tmp_path)
     elif HOST in example.stack:
         async with example_upstream() as http:
             outcome = await run_stack(example.stack, example.inputs, http=http)

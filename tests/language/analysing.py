@@ -12,6 +12,7 @@ from streamstack.errors import Diagnostic
 from streamstack.functions import REGISTRY
 from streamstack.language.analysis.walker import analyse
 from streamstack.language.definition import (
+    Definition,
     Effects,
     Function,
     FunctionDefinition,
@@ -22,6 +23,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.kinds import Kind
 from streamstack.language.loading.documents import read_document
+from streamstack.language.loading.groups import Inheritance
 from streamstack.language.settings import Streaming
 from streamstack.language.source import read
 from streamstack.spec import Binds, Bound, Condition, ListOf, Named, Nesting, OneOf, StackOf, Variable
@@ -132,12 +134,12 @@ def analyse_text(text: str) -> list[Diagnostic]:
     assert found == []
     definitions = []
     for document in documents:
-        reading = read_document(document, FUNCTIONS, Streaming())
+        reading = read_document(document, FUNCTIONS, Inheritance(Streaming()))
         # What this version only reads is analysed all the same.
         assert {each.code for each in reading.findings} <= {"not-yet"}, reading.findings
         definitions.append(reading.definition)
     first = definitions[0]
-    assert first is not None
+    assert isinstance(first, Definition)
     functions: Mapping[str, FunctionDefinition] = {
         each.name: each for each in definitions if isinstance(each, FunctionDefinition)
     }

@@ -52,7 +52,22 @@ path: /api/ticks
 functionStack: [{stream: 1}]
 """
 #: What the settings of every case hold.
-CONFIGURED = {"models": ("chat", "small"), "databases": ("main", "archive"), "authentication": ("jwt", "keys")}
+CONFIGURED = {
+    "models": ("chat", "small"),
+    "databases": ("main", "archive"),
+    "authentication": ("jwt", "keys"),
+    "experiments": ("chunkSize", "byUser", "bySubject"),
+}
+EXPERIMENTS = load_settings(
+    """
+experiments:
+  chunkSize: {variants: {small: {size: 5}, large: {size: 20}}}
+  byUser: {by: << input.userId >>, variants: {a: {}, b: {}}}
+  bySubject: {by: << auth.sub >>, variants: {a: {}, b: {}}}
+""",
+    "streamstack.yaml",
+    {},
+)[0].experiments
 WRITE = "STREAMSTACK_WRITE_EXPECTED" in os.environ
 
 
@@ -64,8 +79,8 @@ def findings_of(path: Path) -> list[Diagnostic]:
     if path.name.endswith(".test.yaml"):
         project, wrong = validate({"tested.yaml": TESTED}, REGISTRY, Streaming(), None, CONFIGURED)
         file, found = read_test_file(path, path.name, text)
-        return sorted({*wrong, *found, *check_cases(file, project, CONFIGURED)})
-    return validate({path.name: text}, REGISTRY, Streaming(), {}, CONFIGURED)[1]
+        return sorted({*wrong, *found, *check_cases(file, project, CONFIGURED, EXPERIMENTS)})
+    return validate({path.name: text}, REGISTRY, Streaming(), {}, CONFIGURED, experiments=EXPERIMENTS)[1]
 
 
 def write(findings: list[Diagnostic]) -> str:

@@ -18,12 +18,15 @@ from streamstack.language.source import read
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Run
 from streamstack.server.endpoints import make_endpoints
+from streamstack.server.headers import CorsHeaders
 from streamstack.spec import Bound
 from tests.server.serving import Client, Server, serving
 
 
 @asynccontextmanager
-async def declared(text: str, defaults: Streaming | None = None) -> AsyncIterator[tuple[Server, list[Any]]]:
+async def declared(
+    text: str, defaults: Streaming | None = None, cors: CorsHeaders | None = None
+) -> AsyncIterator[tuple[Server, list[Any]]]:
     """Serve the endpoints of a text; give the server and what their `test.note` noted."""
     noted: list[Any] = []
 
@@ -42,7 +45,7 @@ async def declared(text: str, defaults: Streaming | None = None) -> AsyncIterato
         assert isinstance(definition, Endpoint)
         endpoints.append(definition)
     plans = compile_project(Project(tuple(endpoints), {}))
-    async with serving(*make_endpoints(plans, Settings(), dev=False)) as server:
+    async with serving(*make_endpoints(plans, Settings(), dev=False), cors=cors) as server:
         yield server, noted
 
 

@@ -251,7 +251,7 @@ async def test_own_headers_win() -> None:
         await Emitting(run)("x")
 
     wire = ResponseOptions("sse", negotiated=True, headers=(("Cache-Control", "no-store"), ("Vary", "Cookie")))
-    served = endpoint(stack, wire=wire, headers=lambda run, _: [("X-Run", run.id)])
+    served = endpoint(stack, wire=wire, prepare=lambda run, _: [("X-Run", run.id)])
     async with serving(served, endpoint(stack, "/plain", wire=AUTO)) as server:
         reply = await server.get()
         plain = await server.get("/plain")

@@ -636,7 +636,7 @@ async def test_figures_are_prometheus_text(tmp_path: Path) -> None:
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["streamstack_requests"].type == "counter"
     assert families["streamstack_first_chunk_seconds"].type == "histogram"
-    assert families["streamstack_chunk_interval_seconds"].type == "summary"
+    assert families["streamstack_chunk_interval_seconds"].type == "histogram"
 
 
 def test_nobody_at_the_other_end_is_no_fault() -> None:

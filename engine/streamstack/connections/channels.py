@@ -208,38 +208,90 @@ class Subscription:
     __slots__ = ("_channel", "_closing", "_initial", "_number", "_position")
 
     def __init__(
-        self, channel: LocalChannel, initial: list[Entry], number: int, closing: Callable[[], Awaitable[None]]
+        self,
+        channel: LocalChannel,
+        initial: list[Entry],
+        number: int,
+        position: int,
+        closing: Callable[[], Awaitable[None]],
     ) -> None:
         self._channel = channel
         self._initial = initial
         self._number = number
-        self._position = channel.end
+        self._position = position
         self._closing: Callable[[], Awaitable[None]] | None = closing
 
     async def take(self) -> list[Entry]:
         """Wait for entries and return them: at least one, in order."""
         entries, self._initial = self._initial, []
-        if not entries:
+        while not entries:
             channel = self._channel
             await channel.wait(self._position)
             entries, late = channel.entries(self._position)
-            self._position += len(entries)
+            self._position = channel.end
             if late:
-                self._position = channel.end
                 first = next((each.number for each in entries if each.number), 0)
-                missed = first - self._number - 1
-                entries = [gap_entry(missed if missed >= 0 and first else None), *entries]
-        for entry in reversed(entries):
-            if entry.number:
-                self._number = entry.number
-                break
+                entries.insert(0, gap_entry(max(first - self._number - 1, 0) if first else None))
+            entries = self._new(entries)
         return entries
+
+    def _new(self, entries: list[Entry]) -> list[Entry]:
+        """Return the entries without messages that the subscription began with."""
+        number = self._number
+        new = []
+        for entry in entries:
+            if entry.number:
+                if entry.number <= number:
+                    continue
+                number = entry.number
+            elif is_gap(entry):
+                number = 0  # after it, messages may be counted from 1
+            new.append(entry)
+        self._number = number
+        return new
 
     async def close(self) -> None:
         """Unsubscribe. Does nothing the second time."""
         closing, self._closing = self._closing, None
         if closing is not None:
             await closing()
+
+
+def first_entries(
+    since: Since,
+    stored: list[Entry],
+    head: int,
+    history: ChannelHistory,
+    is_known: Callable[[int, str], bool],
+    now: float,
+) -> list[Entry]:
+    """Return the messages with which a subscription begins, after a gap where some of them are missing.
+
+    Args:
+        since: Where it begins.
+        stored: The messages of the history, the oldest first.
+        head: The number of the channel's last message.
+        history: The settings of the history.
+        is_known: Tells whether a number and a token are those of a message of this channel.
+        now: The time on the clock that `Entry.at` is of.
+    """
+    match since.kind:
+        case "last":
+            return []
+        case "start":
+            return stored
+        case "seconds":
+            return [each for each in stored if each.at >= now - since.value]
+        case "count":
+            return stored[max(0, len(stored) - since.value) :]
+    known = parse_id(since.value)
+    if known is None or not is_known(*known):
+        return [gap_entry(None), *stored]
+    after = [each for each in stored if each.number > known[0]]
+    if history.by == "key":
+        return after  # what was replaced is not missing
+    missed = (after[0].number if after else head + 1) - known[0] - 1
+    return [gap_entry(missed), *after] if missed else after
 
 
 class Channels(Protocol):
@@ -306,33 +358,10 @@ class History:
         self._entries.clear()
         self.size = 0
 
-    def since(self, since: Since, head: int, token: str) -> list[Entry]:
-        """Return the messages with which a subscription begins, after a gap where some of them are missing.
-
-        Args:
-            since: Where it begins.
-            head: The number of the channel's last message.
-            token: The token of its ids.
-        """
+    def entries(self) -> list[Entry]:
+        """Return the messages, the oldest first."""
         self.expire()
-        entries = self._entries.values()
-        match since.kind:
-            case "last":
-                return []
-            case "start":
-                return list(entries)
-            case "seconds":
-                return [each for each in entries if each.at >= clock.monotonic() - since.value]
-            case "count":
-                return list(islice(entries, max(0, len(entries) - since.value), None))
-        known = parse_id(since.value)
-        if known is None or known[1] != token or known[0] > head:
-            return [gap_entry(None), *entries]
-        after = [each for each in entries if each.number > known[0]]
-        if self._settings.by == "key":
-            return after  # what was replaced is not missing
-        missed = (after[0].number if after else head + 1) - known[0] - 1
-        return [gap_entry(missed), *after] if missed else after
+        return list(self._entries.values())
 
 
 class _MemoryChannel(LocalChannel):
@@ -348,6 +377,10 @@ class _MemoryChannel(LocalChannel):
         #: Members by their keys, each with the number of its subscriptions.
         self.members: dict[bytes, tuple[Any, int]] = {}
         self.used = 0.0
+
+    def knows(self, number: int, token: str) -> bool:
+        """Return whether a number and a token are those of a message."""
+        return token == self.token and number <= self.head
 
 
 class MemoryChannels:
@@ -384,7 +417,9 @@ class MemoryChannels:
         key = None if member is None else member_key(member)
         channel = self._use(name)
         before = channel.history.size
-        initial = channel.history.since(since, channel.head, channel.token)
+        initial = first_entries(
+            since, channel.history.entries(), channel.head, channel.settings.history, channel.knows, clock.monotonic()
+        )
         self._size += channel.history.size - before
         channel.subscribers += 1
         if key is not None:
@@ -396,7 +431,7 @@ class MemoryChannels:
         async def close() -> None:
             self._unsubscribe(channel, key)
 
-        return Subscription(channel, initial, channel.head, close)
+        return Subscription(channel, initial, channel.head, channel.end, close)
 
     def _unsubscribe(self, channel: _MemoryChannel, key: bytes | None) -> None:
         channel.leave()

@@ -331,11 +331,15 @@ class StreamNews:
         self._redis = redis
         self._lost = lost
         self._heard: dict[bytes, set[Hear]] = {}
+        #: Channels that Redis has confirmed.
+        self._confirmed: set[bytes] = set()
         self._changed = asyncio.Event()
 
     def listen(self, channel: bytes, hear: Hear) -> None:
-        """Call ``hear`` when there is news on a channel."""
+        """Call ``hear`` once Redis sends what is published on a channel, and when there is news on it."""
         self._heard.setdefault(channel, set()).add(hear)
+        if channel in self._confirmed:
+            hear()
         self._changed.set()
 
     def unlisten(self, channel: bytes, hear: Hear) -> None:
@@ -354,6 +358,7 @@ class StreamNews:
             try:
                 await self._follow(client, before)
             except (RedisError, OSError):
+                self._confirmed.clear()
                 self._lost()
                 await asyncio.sleep(_PAUSE)
             finally:
@@ -367,9 +372,8 @@ class StreamNews:
                 wanted = set(self._heard)
                 if wanted - known:
                     await pubsub.subscribe(*(wanted - known))
-                    for channel in wanted - known:
-                        self._wake(channel)  # it may have been told just before
                 if known - wanted:
+                    self._confirmed -= known - wanted
                     await pubsub.unsubscribe(*(known - wanted))
                 known = wanted
                 if cancellations() > before:
@@ -379,14 +383,18 @@ class StreamNews:
                     await self._changed.wait()
                     continue
                 message: Any = await self._next(pubsub)
-                if message is not None and message.get("type") == "message":
-                    self._wake(message["channel"])
+                if message is None:
+                    continue
+                if message["type"] == "subscribe":
+                    self._confirmed.add(message["channel"])
+                if message["type"] in ("subscribe", "message"):
+                    self._wake(message["channel"])  # before it was confirmed, something may have been published
 
     async def _next(self, pubsub: Any) -> Any:
         """Return the next message; None where the channels have changed meanwhile."""
         if self._changed.is_set():
             return None
-        return await pubsub.get_message(ignore_subscribe_messages=True, timeout=0.05)
+        return await pubsub.get_message(timeout=0.05)
 
     def _wake(self, channel: bytes) -> None:
         for hear in tuple(self._heard.get(channel, ())):

@@ -11,9 +11,10 @@ from streamstack.formats.openai import OPENAI
 from streamstack.formats.plain import BYTES, CSV, JSON, JSONL, NDJSON, TEXT
 from streamstack.formats.spec import Format
 from streamstack.formats.sse import SSE
+from streamstack.formats.websocket import WEBSOCKET
 
 #: The formats there are, in the order in which they are listed.
-FORMATS: Final[tuple[Format, ...]] = (SSE, TEXT, NDJSON, JSONL, CSV, JSON, BYTES, OPENAI, ANTHROPIC, AI_SDK)
+FORMATS: Final[tuple[Format, ...]] = (SSE, TEXT, NDJSON, JSONL, CSV, JSON, BYTES, WEBSOCKET, OPENAI, ANTHROPIC, AI_SDK)
 
 BY_NAME: Final = MappingProxyType({each.name: each for each in FORMATS})
 

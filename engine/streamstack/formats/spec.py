@@ -152,6 +152,7 @@ class Format:
         resumable: a client can resume it by the id of a chunk.
         whole: it is sent in one piece, at the end.
         dialect: it is a model provider's protocol: it carries text and the items of `llm.chat`, and reads the body.
+        upgrade: it leaves HTTP: a request asks for it with `Upgrade: websocket`.
         id_header: the response header that an SDK takes the request's id from.
         alias_of: the format that it is another media type of; `streaming.format` doesn't name it.
         schemas: what a dialect sends and reads; None for the formats that carry any content.
@@ -173,6 +174,7 @@ class Format:
     resumable: bool = False
     whole: bool = False
     dialect: bool = False
+    upgrade: bool = False
     id_header: bytes = b""
     alias_of: str = ""
     schemas: FormatSchemas | None = None

@@ -7,6 +7,7 @@ from streamstack.functions import (
     content,
     db,
     db_tables,
+    email,
     flow,
     http,
     llm,
@@ -15,6 +16,7 @@ from streamstack.functions import (
     stream,
     streams,
     values,
+    webhooks,
 )
 from streamstack.language.definition import Registry
 
@@ -31,6 +33,7 @@ FAMILIES = {
     "State": state.FUNCTIONS,
     "Channels": channels.FUNCTIONS,
     "Security": security.FUNCTIONS,
+    "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }
 
 REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)

@@ -10,7 +10,7 @@ import orjson
 
 from streamstack.connections.channels import LAST, Channels, Entry, MemoryChannels, Since, Subscription, is_gap
 from streamstack.errors import RunError
-from streamstack.functions.state import key_of, open_slots
+from streamstack.functions.state import key_of, open_redis, open_slots
 from streamstack.language.channels import settings_of
 from streamstack.language.definition import Effects, Example, Parameter, function
 from streamstack.language.kinds import Kind
@@ -22,7 +22,11 @@ from streamstack.spec import Binds, Bound, Condition, Constant, Variable
 
 def open_channels(context: Context) -> Channels:
     """Make the channels of a process, or of all that share its Redis. Use it as `context.resource(open_channels)`."""
-    return MemoryChannels(context.channels, context.state)
+    if not context.state.shared:
+        return MemoryChannels(context.channels, context.state)
+    from streamstack.connections.redis_channels import RedisChannels  # noqa: PLC0415  (see open_redis)
+
+    return RedisChannels(context.resource(open_redis), context.channels)
 
 
 _CHANNEL: Final = Parameter(
@@ -191,7 +195,7 @@ async def subscribe(
     unsubscribe = _closer(subscription, release)
     run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # an unread stream is not closed
     matches = where if callable(where) or where is None else lambda _: where
-    choose = _chooser(channel, matches, on_gap, presence=presence is not None)
+    choose = _chooser(channel, matches, on_gap, presence)
 
     async def read(show: Callable[[Entry], Any]) -> Batches:
         try:
@@ -223,16 +227,14 @@ def _whole(entry: Entry) -> Any:
     return orjson.Fragment(to_json(entry.encoded))
 
 
-def _chooser(
-    channel: str, matches: Callable[[Any], Any] | None, on_gap: str, *, presence: bool
-) -> Callable[[Entry], Any]:
+def _chooser(channel: str, matches: Callable[[Any], Any] | None, on_gap: str, member: Any) -> Callable[[Entry], Any]:
     """Return what decides whether an entry becomes an item. It raises RunError ``stream-lost`` for `onGap: fail`."""
 
     def choose(entry: Entry) -> Any:
         if entry.number:
             return matches is None or matches(entry.item)
         if not is_gap(entry):
-            return presence
+            return member is not None and entry.item["member"] != member  # others, not the subscriber itself
         if on_gap == "fail":
             raise RunError("stream-lost", f"messages of the channel `{channel}` are missing")
         return on_gap == "give"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.functions.http_upstream import open_http
+from streamstack.functions.webhooks import standard_key, standard_signature
 from streamstack.language.authentication import CLOCK_SKEW, PUBLIC_ALGORITHMS, SECRET_ALGORITHMS
 from streamstack.language.definition import Choice, Configured, Effects, Example, Parameter, function
 from streamstack.language.kinds import Kind
@@ -275,6 +276,8 @@ _SCHEMES: Final = {
     "github": _Scheme("x-hub-signature-256", "sha256="),
     # https://shopify.dev/docs/apps/build/webhooks/subscribe/https
     "shopify": _Scheme("x-shopify-hmac-sha256", base64=True),
+    # https://www.standardwebhooks.com, which `webhook.send` follows
+    "standardWebhooks": _Scheme("webhook-signature", timestamp="webhook-timestamp", base64=True),
 }
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 
@@ -294,12 +297,14 @@ _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
     Parameter(
         "scheme",
         Constant(choices=tuple(_SCHEMES)),
-        "Service that signs. `stripe` and `slack` sign the time, too, which must be recent.",
+        "Service that signs. `stripe`, `slack` and `standardWebhooks` (such as `webhook.send` of streamstack) sign the "
+        "time, too, which must be recent. The latter's `secret` is Base64, as in whsec_...",
     ),
     Parameter(
         "timestamp",
         Bound(Kind.TEXT),
-        "Time that `slack` has signed. Default: the header `X-Slack-Request-Timestamp` of the request.",
+        "Time that `slack` or `standardWebhooks` has signed. Default: the header `X-Slack-Request-Timestamp` or "
+        "`webhook-timestamp` of the request.",
     ),
     Parameter("tolerance", Bound(Kind.DURATION), "Maximum age of a signed time.", default=300.0),
     Parameter("algorithm", Constant(choices=_HASHES), "Hash algorithm. Default: sha256."),
@@ -362,11 +367,16 @@ def hmac_verify(
         pairs = [part.strip().partition("=") for part in signatures[0].split(",")]
         signatures = [value for name, _, value in pairs if name == "v1"]
         timestamp = next((value for name, _, value in pairs if name == "t"), None)
-    if wanted.signed is not None:
+    if wanted.signed is not None or wanted.timestamp:
         timestamp = headers.get(wanted.timestamp) if timestamp is None else timestamp
         if timestamp is None or not _TIMESTAMP.fullmatch(timestamp) or abs(clock.time() - int(timestamp)) > tolerance:
             return False
-        data = wanted.signed(timestamp.encode(), data)
+        if wanted.signed is not None:
+            data = wanted.signed(timestamp.encode(), data)
+    if scheme == "standardWebhooks":
+        ours = standard_signature(standard_key(secret), headers.get("webhook-id", ""), timestamp or "", data).encode()
+        signatures = signatures[0].split(" ")
+        return any(signing.compare_digest(ours, theirs.encode("utf-8", "surrogatepass")) for theirs in signatures)
     made = signing.new(key, data, "sha256")
     ours = b64encode(made.digest()) if wanted.base64 else made.hexdigest().encode()
     return any(signing.compare_digest(ours, theirs.encode("utf-8", "surrogatepass")) for theirs in signatures)

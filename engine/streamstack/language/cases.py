@@ -25,6 +25,7 @@ FAULTS = (
     "leave",  # the client leaves after each chunk
     "slow",  # the client reads slowly
     "database",  # the database is lost at each statement
+    "mail",  # the mail server rejects each mail, and is lost while it takes it
     "resume",  # the client comes back after each chunk
 )
 
@@ -154,6 +155,7 @@ class CaseClient:
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
     resume_delay: float = 0.0  # between leaving and coming back
     read_delay: float = 0.0  # between reads
+    rating: Mapping[str, Any] | None = None  # the body of `POST /_runs/{run}/rating`, once the answer has come
     background: bool = False  # the next request is sent while this one is still read
 
 
@@ -189,7 +191,16 @@ class Expect:
     outcome: str | None = None  # completed, failed, cancelled
     calls: tuple[ExpectedCall, ...] | None = None  # in order
     database: tuple[ExpectedRows, ...] | None = None
+    mails: tuple[ExpectedMail, ...] | None = None  # all that are sent, in order
     log: tuple[Mapping[str, Any], ...] | None = None  # lines that must be among those logged
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedMail:
+    """A mail that is expected to be sent; ``parts`` are those that are looked at, by name."""
+
+    mark: Mark
+    parts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +238,7 @@ class Case:
     now: datetime | None = None  # where the clock starts
     seed: int = 0
     real_time: bool = False
+    experiments: Mapping[str, str] = field(default_factory=dict)  # the variant that all callers get, by experiment
     faults: frozenset[str] | None = None  # empty: none, also of those that are asked for
 
 

@@ -14,6 +14,7 @@ from streamstack.language.values import MISSING, Rate
 from streamstack.spec import Constant, Field, fields_by_name, setting
 
 if TYPE_CHECKING:
+    from streamstack.language import nodes
     from streamstack.language.expressions import Value
     from streamstack.language.schedules import Schedule
     from streamstack.language.settings import Streaming
@@ -450,6 +451,15 @@ class Endpoint:
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
+    @property
+    def upgrades(self) -> bool:
+        """Whether it can be opened as a WebSocket, whose handshake is a GET (RFC 6455, section 4.1)."""
+        return (
+            self.method == "GET"
+            and self.response_type == "streaming"
+            and self.streaming.format in ("auto", "websocket")
+        )
+
 
 @fast_dataclass()
 class FunctionDefinition:
@@ -495,6 +505,27 @@ class Task:
         return f"task {self.name}"
 
 
+@fast_dataclass()
+class GroupDefinition:
+    """`kind: group`: what the endpoints of its folder, and of those below it, have in common.
+
+    ``stack`` are the calls of its `before` and `after`. ``root`` are its keys, which the endpoints inherit.
+    """
+
+    path: str  # "" without a prefix
+    root: nodes.Mapping
+    stack: Stack
+    mark: Mark
+    authentication: Authentication | None = None
+    allow: frozenset[str] = frozenset()
+
+    kind = "group"
+
+    @property
+    def title(self) -> str:
+        return f"group {self.path}".rstrip()
+
+
 Definition = Endpoint | FunctionDefinition | Task
 
 
@@ -505,3 +536,7 @@ class Project:
     endpoints: tuple[Endpoint, ...] = ()
     functions: Mapping[str, FunctionDefinition] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
+
+    @property
+    def definitions(self) -> tuple[Definition, ...]:
+        return (*self.endpoints, *self.functions.values(), *self.tasks)

@@ -56,14 +56,17 @@ def read_env_file(path: Path, name: str) -> tuple[dict[str, str], list[Diagnosti
     return variables, findings
 
 
-def substitute(node: Node, env: abc.Mapping[str, str], *, check: bool) -> tuple[Node, list[Diagnostic]]:
+def substitute(
+    node: Node, env: abc.Mapping[str, str], *, check: bool, but: abc.Iterable[Node] = ()
+) -> tuple[Node, list[Diagnostic]]:
     """Return a node with the variables in its values replaced by their text, and what is wrong.
 
     A value whose variable is missing becomes null; with ``check``, it is reported too. Text that was
-    put in is never read again, so a variable can't hold a binding.
+    put in is never read again, so a variable can't hold a binding. ``but`` are nodes whose bindings are left to runs.
     """
     findings: list[Diagnostic] = []
-    return _substitute(node, env, findings, check=check), findings
+    left = {id(each) for each in but}
+    return _substitute(node, env, findings, check=check, left=left), findings
 
 
 def blame(node: Node, findings: list[Diagnostic], env: abc.Mapping[str, str]) -> list[Diagnostic]:
@@ -100,14 +103,16 @@ def _texts(node: Node) -> abc.Iterator[Scalar]:
         yield node
 
 
-def _substitute(node: Node, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool) -> Node:
+def _substitute(
+    node: Node, env: abc.Mapping[str, str], findings: list[Diagnostic], *, check: bool, left: abc.Container[int]
+) -> Node:
     if isinstance(node, Mapping):
-        pairs = [(key, _substitute(value, env, findings, check=check)) for key, value in node.items]
+        pairs = [(key, _substitute(value, env, findings, check=check, left=left)) for key, value in node.items]
         return Mapping(tuple(pairs), node.mark)
     if isinstance(node, Sequence):
-        items = [_substitute(item, env, findings, check=check) for item in node.items]
+        items = [_substitute(item, env, findings, check=check, left=left) for item in node.items]
         return Sequence(tuple(items), node.mark)
-    if not isinstance(node.value, str) or "<<" not in node.value:
+    if not isinstance(node.value, str) or "<<" not in node.value or id(node) in left:
         return node
     value = _fill(node, node.value, env, findings, check=check)
     # Its text is what is written. Without its source: places inside it are those of another text.

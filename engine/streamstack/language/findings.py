@@ -109,6 +109,14 @@ _ERRORS: Final = {
         "An endpoint or a step refers to an authentication that is not in the settings.",
         "declare it under `authentication` in streamstack.yaml",
     ),
+    "bad-experiment": (
+        "An endpoint can't take part in an experiment that it reads.",
+        "change `by` of the experiment, or remove the binding",
+    ),
+    "unknown-variant": (
+        "A test names an experiment or a variant that is not in the settings.",
+        "declare it under `experiments` in streamstack.yaml",
+    ),
     "bad-sql": ("The database can't prepare this SQL statement.", "try the statement in `psql`"),
     "quoted-binding": (
         "A binding is inside an SQL string literal, where it would be part of the text.",

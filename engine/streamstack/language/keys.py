@@ -280,6 +280,56 @@ def _disabled(meaning: str) -> Field:
     return Field("disabled", _FLAG, meaning, default=False)
 
 
+#: A call of a function around the steps of an endpoint.
+_CALL: Final = (
+    Field("function", Constant(Kind.TEXT), "Name of the function.", required=True),
+    Field("with", Named(Bound(Kind.ANY_OR_STREAM)), "Inputs by name."),
+)
+#: Keys of endpoints that a group can set for all endpoints of its folder.
+_SHARED: Final = (
+    Field("tags", _WORDS, "Tags."),
+    Field("streaming", group_of(Streaming), "Format, heartbeats, time-outs and limits of the stream."),
+    Field(
+        "authentication",
+        ListOf(Named(Group(WAY), bare=True), alone=True),
+        "Authentication methods of the settings. A request needs one of them. Default: that of the nearest group, else "
+        "`none`: the endpoint is public.",
+    ),
+    Field(
+        "rateLimit",
+        ListOf(Group(LIMIT, short="limit"), alone=True, least=1, most=10),
+        "Rate limit (60/minute), concurrency limit, or a list of up to 10 limits. `none` rejects that of a group.",
+    ),
+    Field(
+        "headers",
+        Custom(
+            {
+                "type": ["object", "null"],
+                "propertyNames": {"pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"},
+                "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+            },
+            "mapping from names to: text",
+        ),
+        "Response headers.",
+    ),
+    Field(
+        "before",
+        ListOf(
+            Group((*_CALL, Field("as", Variable(), "Variable that receives the result.")), short="function"), alone=True
+        ),
+        "Functions (`kind: function`) that are called before the steps, in this order: names, or `{function, with, "
+        "as}`. An error in one ends the run. `none` rejects those of a group.",
+    ),
+    Field(
+        "after",
+        ListOf(Group(_CALL, short="function"), alone=True),
+        "Functions that are called when the run has ended, in whatever way, as the step `after` does. `none` rejects "
+        "those of a group.",
+    ),
+)
+_TAGS, _STREAMING, *_RULES = _SHARED
+
+
 #: The keys of each kind of document.
 DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
     "endpoint": (
@@ -293,37 +343,15 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         ),
         _SUMMARY,
         _DESCRIPTION,
-        Field("tags", _WORDS, "Tags."),
+        _TAGS,
         Field(
             "responseType",
             Constant(choices=("streaming", "json")),
             "`streaming` sends chunks as they are emitted; `json` responds with one value.",
             default="streaming",
         ),
-        Field("streaming", group_of(Streaming), "Format, heartbeats, time-outs and limits of the stream."),
-        Field(
-            "authentication",
-            ListOf(Named(Group(WAY), bare=True), alone=True),
-            "Authentication methods of the settings. A request needs one of them. Default: none, the endpoint is "
-            "public.",
-        ),
-        Field(
-            "rateLimit",
-            ListOf(Group(LIMIT, short="limit"), alone=True, least=1, most=10),
-            "Rate limit (60/minute), concurrency limit, or a list of up to 10 limits.",
-        ),
-        Field(
-            "headers",
-            Custom(
-                {
-                    "type": ["object", "null"],
-                    "propertyNames": {"pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"},
-                    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
-                },
-                "mapping from names to: text",
-            ),
-            "Response headers.",
-        ),
+        _STREAMING,
+        *_RULES,
         Field("cache", Custom({}), "Not supported yet."),
         Field("inputParameters", _INPUTS, "Inputs by name."),
         Field("inputs", group_of(InputRules), "How strictly inputs are checked."),
@@ -354,6 +382,18 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         _disabled("Reject calls of the function. It is still validated."),
         _ALLOWED,
     ),
+    "group": (
+        Field("kind", Constant(choices=("group",)), "Kind of the document.", required=True),
+        Field(
+            "path",
+            Constant(pattern=r"^/([^/?#<>]+(/[^/?#<>]+)*)?$"),
+            "Prefix of the paths of the folder's endpoints. The prefixes of nested folders are joined.",
+        ),
+        _SUMMARY,
+        _DESCRIPTION,
+        *_SHARED,
+        _ALLOWED,
+    ),
     "task": (
         Field("kind", Constant(choices=("task",)), "Kind of the document.", required=True),
         Field("name", _NAME, "Name in logs and metrics.", required=True),
@@ -372,5 +412,9 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         _ALLOWED,
     ),
 }
+#: The keys that endpoints inherit from the group of their folder, beside `path` and `streaming`.
+INHERITED: Final = tuple(each.name for each in _SHARED if each is not _STREAMING)
+#: Those of them that `none` takes back; that of an authentication is read where the authentication is.
+REJECTABLE: Final = ("rateLimit", "before", "after")
 #: Keys that this version reads and refuses, and what it would mean to ignore them.
 NOT_YET: Final = {"cache": "would keep nothing"}

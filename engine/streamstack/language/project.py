@@ -7,8 +7,8 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
@@ -22,6 +22,8 @@ from streamstack.language.analysis.checks import (
     check_resume,
     check_task,
     check_texts,
+    check_ways,
+    end_of,
     is_answered,
     suppress,
 )
@@ -34,18 +36,24 @@ from streamstack.language.definition import (
     Definition,
     Endpoint,
     FunctionDefinition,
+    GroupDefinition,
     InputRules,
     Project,
     Registry,
     Task,
 )
 from streamstack.language.environment import read_env_file
+from streamstack.language.experiments import Experiment, check_experiments, shape_of
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
+from streamstack.language.loading.groups import Inheritance, is_group
+from streamstack.language.loading.ratings import rating_endpoint
+from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
 from streamstack.language.settings import Settings, Streaming, load_settings
+from streamstack.language.shapes import ANY
 from streamstack.language.source import read
 from streamstack.language.test_files import read_test_file
 
@@ -62,7 +70,11 @@ class _Entry:
 
     @property
     def definition(self) -> Definition | None:
-        return self.reading.definition
+        return None if isinstance(self.reading.definition, GroupDefinition) else self.reading.definition
+
+    @property
+    def group(self) -> GroupDefinition | None:
+        return self.reading.definition if isinstance(self.reading.definition, GroupDefinition) else None
 
     @property
     def failed(self) -> bool:
@@ -79,6 +91,7 @@ class _Around:
     configured: Mapping[str, Collection[str]]
     environment: Mapping[str, str] | None
     endpoints: tuple[Endpoint, ...] = ()
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
 
 
 def validate(
@@ -88,6 +101,7 @@ def validate(
     environment: Mapping[str, str] | None = None,
     configured: Mapping[str, Collection[str]] | None = None,
     input_rules: InputRules = STRICT,
+    experiments: Mapping[str, Experiment] | None = None,
 ) -> tuple[Project, list[Diagnostic]]:
     """Read a project's files, given as texts by name, and report all that is wrong with them.
 
@@ -97,17 +111,27 @@ def validate(
     Nothing is raised, whatever the texts.
     """
     findings: list[Diagnostic] = []
-    entries: list[_Entry] = []
     unread: set[str] = set()
+    documents: list[Document] = []
     for file in sorted(files):
-        documents, found = read(files[file], file)
+        read_here, found = read(files[file], file)
         findings += found
         if found:
             unread.update(_NAME.findall(files[file]))
-        entries += [
-            _Entry(document, read_document(document, registry, streaming_defaults, input_rules))
-            for document in documents
-        ]
+        documents += read_here
+    inherited = Inheritance(streaming_defaults)
+    entries = _read_groups(documents, registry, inherited)
+    groups, found = _groups_of(entries)
+    findings += found
+    failed = [each.group for each in entries if each.group is not None and each.failed]
+    for document in documents:
+        if not is_group(document):
+            passed_on = inherited.of(document.root.mark.file, groups) if groups else inherited
+            reading = read_document(document, registry, passed_on, input_rules)
+            if any(each in failed for each in passed_on.groups):  # what it lacks is reported there
+                found = [each for each in reading.findings if not _is_within(each, failed)]
+                reading = replace(reading, findings=found, whole=False, unread=None)
+            entries.append(_Entry(document, reading))
     findings += _report_duplicates(entries)
     functions: dict[str, FunctionDefinition] = {}
     for entry in entries:
@@ -115,12 +139,18 @@ def validate(
             functions.setdefault(entry.definition.name, entry.definition)
     sound: list[Definition] = []
     endpoints = tuple(each.definition for each in entries if isinstance(each.definition, Endpoint))
-    callees = callees_of(functions)
-    around = _Around(functions, callees, unread - functions.keys(), configured or {}, environment, endpoints)
+    configured = configured or {}
+    experiment = shape_of(experiments or {}, configured["experiments"]) if "experiments" in configured else ANY
+    callees = callees_of(functions, experiment)
+    around = _Around(
+        functions, callees, unread - functions.keys(), configured, environment, endpoints, experiments or {}
+    )
     collisions = _collide(entries)
     for entry in entries:
         definition = entry.definition
         found_here = entry.reading.findings
+        if entry.group is not None:
+            found_here = _check_group(entry.group, around) + found_here
         if definition is not None:
             later = _check(entry, definition, around)
             later += collisions.get(id(definition), [])
@@ -131,6 +161,37 @@ def validate(
                 sound.append(definition)
         findings += found_here
     return _make_project(sound), sorted(set(findings))
+
+
+def _read_groups(documents: list[Document], registry: Registry, inherited: Inheritance) -> list[_Entry]:
+    return [_Entry(each, read_document(each, registry, inherited)) for each in documents if is_group(each)]
+
+
+def _groups_of(entries: list[_Entry]) -> tuple[list[GroupDefinition], list[Diagnostic]]:
+    """Return the groups, one for each folder, and report the folders that have several."""
+    first: dict[PurePath, GroupDefinition] = {}
+    found = []
+    for group in (each.group for each in entries):
+        if group is None:
+            continue
+        folder = PurePath(group.mark.file).parent
+        other = first.setdefault(folder, group)
+        if other is not group:
+            message = f"the folder `{folder}` has a group in {other.mark} too"
+            found.append(make_diagnostic("duplicate-name", group.mark, message, "write all keys in one of them"))
+    return list(first.values()), found
+
+
+def _is_within(finding: Diagnostic, groups: list[GroupDefinition]) -> bool:
+    """Return whether a finding is about a value of a group that has been reported there."""
+    return any(finding.file == each.mark.file and each.mark <= finding.mark <= end_of(each.root) for each in groups)
+
+
+def _check_group(group: GroupDefinition, around: _Around) -> list[Diagnostic]:
+    """Report what is wrong with a group though it had no endpoints."""
+    found = check_calls(group, around.functions, around.unread)
+    found += check_ways(group.authentication, around.configured.get("authentication"))
+    return [each for each in found if each.code not in group.allow]
 
 
 def _report_duplicates(entries: list[_Entry]) -> list[Diagnostic]:
@@ -182,6 +243,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        if around.experiments:
+            found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:
             found += check_declared(definition, around.functions, around.callees.results)
     if isinstance(definition, Task):
@@ -405,8 +468,17 @@ def read_project(
             environment if check_environment else None,
             names_of(settings),
             settings.inputs,
+            settings.experiments,
         )
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
+    wrong += _unwatched(settings, project)
+    if settings.ratings is not None and project.endpoints:
+        rating, unfit = rating_endpoint(settings.ratings, project.functions, registry)
+        if rating is not None:
+            unread = [settings.ratings.function] if any(each.severity == "error" for each in wrong) else []
+            unfit += check_calls(rating, project.functions, [each for each in unread if each])
+            project = replace(project, endpoints=(*project.endpoints, rating))
+        wrong += unfit
     findings = sorted({*findings, *found, *wrong})
     return Checked(root, project, settings, findings, texts | sources, environment)
 
@@ -422,6 +494,21 @@ def _unanswered(settings: Settings, project: Project, text: str, name: str) -> l
         mark = Mark(name, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
         found.append(make_diagnostic("unknown-path", mark, f"no endpoint answers below `{path}`"))
     return found
+
+
+def _unwatched(settings: Settings, project: Project) -> list[Diagnostic]:
+    """Report alerts whose endpoint is none of the project."""
+    titles = [each.title for each in project.endpoints]
+    return [
+        make_diagnostic(
+            "unknown-path",
+            alert.mark,
+            f"no endpoint is `{alert.endpoint}`, which the alert `{alert.name}` watches",
+            suggestion(alert.endpoint, [*titles, *(each.path for each in project.endpoints)], f"write {titles[0]}"),
+        )
+        for alert in settings.alerts
+        if titles and alert.endpoint is not None and alert.mark is not None and not any(map(alert.watches, titles))
+    ]
 
 
 def read_tests(checked: Checked, paths: Iterable[Path]) -> tuple[list[CaseFile], list[Diagnostic], dict[str, str]]:
@@ -444,7 +531,7 @@ def _read_tests(name: str, text: str, project: Project | None, settings: Setting
     """Read a file of tests. Without a ``project``, since it has errors, they are not compared with it."""
     file, found = read_test_file(Path(name), name, text, _folder_of_project(Path(name).parent))
     if project is not None:
-        found = sorted({*found, *check_cases(file, project, names_of(settings))})
+        found = sorted({*found, *check_cases(file, project, names_of(settings), settings.experiments)})
     return file, found
 
 
@@ -454,6 +541,7 @@ def names_of(settings: Settings) -> dict[str, Collection[str]]:
         "models": settings.names("models"),
         "databases": tuple(settings.databases),
         "authentication": settings.names("authentication"),
+        "experiments": settings.names("experiments"),
     }
 
 
@@ -465,7 +553,9 @@ def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) 
     tests = {file: text for file, text in texts.items() if is_test(Path(file))}
     definitions = {file: text for file, text in texts.items() if file != name and file not in tests}
     names = names_of(settings)
-    project, wrong = validate(definitions, registry, settings.streaming, None, names, settings.inputs)
+    project, wrong = validate(
+        definitions, registry, settings.streaming, None, names, settings.inputs, settings.experiments
+    )
     found += wrong
     failed = any(each.severity == "error" for each in found)
     for file, text in tests.items():

@@ -76,7 +76,7 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         for kind, fields in keys.DOCUMENTS.items()
     }
     # Tasks are refused by this version.
-    function, endpoint = (_fields(keys.DOCUMENTS[kind]) for kind in ("function", "endpoint"))
+    function, group, endpoint = (_fields(keys.DOCUMENTS[kind]) for kind in ("function", "group", "endpoint"))
     schemas["streamstack.schema.json"] = {
         "$schema": _DRAFT,
         "title": "streamstack definition",
@@ -84,12 +84,12 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         "properties": {
             "kind": {
                 "description": "Kind of the document. Default: `endpoint`.",
-                "enum": ["endpoint", "function", None],
+                "enum": ["endpoint", "function", "group", None],
             }
         },
         "if": _has_kind("function"),
         "then": function,
-        "else": endpoint,
+        "else": {"if": _has_kind("group"), "then": group, "else": endpoint},
         "definitions": definitions,
     }
     schemas["settings.schema.json"] = {
@@ -166,6 +166,8 @@ def _fields(fields: tuple[Field, ...], *, mode: Mode = "definition") -> Schema:
 def _field(field: Field, *, mode: Mode = "definition") -> Schema:
     """Return the schema of one field, with its documentation and default."""
     schema = _described(_type(field.type, mode=mode), field.description)
+    if field.name in keys.REJECTABLE and "pattern" in schema:
+        schema["pattern"] = f"^none$|{schema['pattern']}"
     default = shown_default(field)
     if isinstance(default, (bool, int, float, str)) and default != "":
         schema["default"] = default
@@ -279,6 +281,8 @@ def _with_short(wanted: Group, schema: Schema, *, mode: Mode) -> Schema:
     short: Schema = {"type": [*(each for each in _types(value) if each not in types), *types]}
     value.pop("type")
     found = short | value | {key: each for key, each in schema.items() if key != "type"}
+    if field.name in keys.REJECTABLE and "pattern" in schema:
+        schema["pattern"] = f"^none$|{schema['pattern']}"
     default = shown_default(field)
     if isinstance(default, (bool, int, float, str)):
         found["default"] = default

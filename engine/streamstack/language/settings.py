@@ -14,17 +14,22 @@ from urllib.parse import urlsplit, urlunsplit
 from streamstack.errors import Diagnostic
 from streamstack.formats import FORMATS, NAMES
 from streamstack.formats.items import REASONS
+from streamstack.language.alerts import ALERTS, Alert, check_sends
 from streamstack.language.authentication import AUTHENTICATION, Methods
 from streamstack.language.channels import CHANNELS, ChannelSettings
 from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
+from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.kinds import Kind
+from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
 from streamstack.language.values import MISSING
+from streamstack.language.web_socket import WebSocketSettings
 from streamstack.spec import (
     Bound,
     Constant,
@@ -291,7 +296,9 @@ class Streaming:
     full before `slowClient: disconnect` cuts it off. ``separator`` and ``end`` are for text.
     """
 
-    format: str = setting(Constant(choices=NAMES), "Output format. `auto` follows the request's Accept header.", "auto")
+    format: str = setting(
+        Constant(choices=NAMES), "Output format. `auto` follows the request's Accept and Upgrade headers.", "auto"
+    )
     keep_alive: float = setting(
         _TIME, "Interval of heartbeats while nothing is sent. 0 or `false` disables them.", 15.0
     )
@@ -331,6 +338,9 @@ class Streaming:
         "Time that the send buffer may be full before the client is disconnected.",
         5.0,
         within=_SLOW_CLIENT,
+    )
+    web_socket: WebSocketSettings = setting(
+        group_of(WebSocketSettings), "Limits and subprotocols of WebSockets.", factory=WebSocketSettings
     )
 
 
@@ -840,6 +850,22 @@ class Settings:
         factory=dict,
     )
     http: HttpSettings = setting(group_of(HttpSettings), "Outgoing HTTP requests.", factory=HttpSettings)
+    email: EmailSettings = setting(
+        group_of(EmailSettings, example="{url: << env.SMTP_URL >>, from: shop@example.org}"),
+        "The mail server for `email.send`.",
+        factory=EmailSettings,
+    )
+    alerts: tuple[Alert, ...] = setting(
+        ALERTS, "Alerts: thresholds on the figures of endpoints, and where they are sent.", ()
+    )
+    ratings: Ratings | None = setting(
+        RATINGS, "Ratings of runs by clients, at `POST /_runs/{run}/rating`: `true`, or a mapping.", None
+    )
+    experiments: abc.Mapping[str, Experiment] = setting(
+        EXPERIMENTS,
+        "Experiments (A/B tests) by name. Definitions read the values of the caller's variant as `experiment.NAME`.",
+        factory=dict,
+    )
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
     ignore: tuple[str, ...] = setting(
         ListOf(Constant(), alone=True),
@@ -856,16 +882,7 @@ class Settings:
 
 _UNREAD: Final = Custom({}, read=lambda *_: MISSING)
 #: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (
-    Field("email", _UNREAD, "E-mail."),
-    Field("alerts", _UNREAD, "Alerts on metrics."),
-    Field(
-        "experiments",
-        Custom({"type": ["object", "null"]}, read=lambda *_: MISSING),
-        "Experiments on live traffic, by name.",
-    ),
-    Field("plugins", _UNREAD, "Files with functions of your own."),
-)
+LATER: Final = (Field("plugins", _UNREAD, "Files with functions of your own."),)
 #: The keys of streamstack.yaml.
 SETTINGS: Final = (*fields_of(Settings), *LATER)
 
@@ -896,7 +913,7 @@ def load_settings(
     for extra in documents[1:]:
         message = "streamstack.yaml holds one document."
         findings.append(make_diagnostic("bad-setting", extra.root.mark, message, "take the `---` out"))
-    root, missing = substitute(documents[0].root, env, check=check_environment)
+    root, missing = substitute(documents[0].root, env, check=check_environment, but=keys_in(documents[0].root))
     findings += missing
     if not isinstance(root, Mapping):
         findings.append(make_diagnostic("not-a-mapping", root.mark, "streamstack.yaml is a mapping."))
@@ -917,4 +934,5 @@ def load_settings(
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
+    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=is_written(root.get("email")))
     return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

@@ -26,6 +26,7 @@ from streamstack.language.cases import (
     Expect,
     Expected,
     ExpectedCall,
+    ExpectedMail,
     ExpectedRows,
     Match,
     ModelAnswer,
@@ -598,6 +599,34 @@ _ROWS: Final = Group(
 )
 
 
+#: The names of parts that Python writes otherwise.
+_MAIL_NAMES: Final = {"from_": "from", "reply_to": "replyTo"}
+
+
+def _make_mail(mark: Mark, name: str, **parts: Any) -> ExpectedMail:
+    del name
+    return ExpectedMail(mark, {_MAIL_NAMES.get(key, key): each for key, each in parts.items()})
+
+
+_MAIL: Final = Group(
+    (
+        Field("to", _VALUE, "Recipients: `ada@example.org`, `Ada <ada@example.org>`, or a list of several."),
+        Field("cc", _VALUE, "Further recipients, written in the same way."),
+        Field("bcc", _VALUE, "Addresses of further recipients that the others do not see."),
+        Field("replyTo", _VALUE, "Where replies go."),
+        Field("from", _VALUE, "Sender."),
+        Field("subject", _VALUE, "Subject."),
+        Field("text", _VALUE, "Body as plain text."),
+        Field("html", _VALUE, "Body as HTML."),
+        Field("attachments", _VALUE, "Attachments, each with some of `filename`, `contentType` and `content`."),
+        Field("headers", _VALUE, "Header fields by name."),
+    ),
+    make=_make_mail,
+    named=True,
+    example="{to: ada@example.org, subject: Welcome}",
+)
+
+
 def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     del reader, name
     values["marks"] = {key.text: key.mark for key, _ in node.items}
@@ -629,6 +658,7 @@ _EXPECT: Final = Group(
         Field("outcome", Constant(choices=("completed", "failed", "cancelled")), "Outcome of the run."),
         Field("calls", ListOf(_CALL, alone=True), "Calls of upstreams, in order."),
         Field("database", ListOf(_ROWS, alone=True), "Rows in the databases when the test is over."),
+        Field("mails", ListOf(_MAIL, alone=True), "All mails that were sent, in order. None is delivered."),
         Field(
             "log",
             ListOf(Custom({**_ANY}, "text or mapping", _read_log), alone=True),
@@ -654,6 +684,17 @@ _CLIENT: Final = Group(
         Field("leaveAfter", _COUNT, "Close the connection after this number of chunks. 0: once the request is sent."),
         Field("stopAfter", _COUNT, "Cancel the stream after this number of chunks, and read on."),
         Field("resumeAfter", _COUNT, "Close the connection after this number of chunks, and resume the stream."),
+        Field(
+            "rating",
+            Group(
+                (
+                    Field("rating", _DATA, "Rating: 1 to 5, or `up` or `down`.", required=True, example="5"),
+                    Field("comment", Constant(Kind.PROSE), "Comment."),
+                ),
+                short="rating",
+            ),
+            "Rate the run once the response has come. The settings need `ratings`.",
+        ),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
         Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),
@@ -674,6 +715,7 @@ _DEFAULTS: Final = (
     Field("sql", _WORD, "SQL that is run before the test."),
     Field("now", Constant(parse=_time), f"Time at which the test begins: {TIMESTAMP_EXAMPLE}."),
     Field("seed", Constant(Kind.INTEGER), "Seed of random values."),
+    Field("experiments", Named(_WORD), "The variant that every caller gets, by the name of the experiment."),
     Field(
         "time",
         Constant(choices=("virtual", "real")),
@@ -780,6 +822,7 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
         now=merged.get("now"),
         seed=merged.get("seed", 0),
         real_time=merged.get("time") == "real",
+        experiments={**defaults.get("experiments", {}), **test.get("experiments", {})},
         faults=merged.get("faults"),
     )
 

@@ -71,7 +71,7 @@ RESERVED: Mapping[str, str] = {
     "settings": "run.context.settings",
     "stream": "stream_object(sink)",
     "run": "run_object(run)",
-    "experiment": "None",
+    "experiment": "run.experiment",
 }
 PATHS: Mapping[tuple[str, str], str] = {
     ("stream", "count"): "sink.count",
@@ -113,7 +113,7 @@ NAMES = frozenset(
             "event",
         ),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
-        *("batch", "close", "length", "schedule", "value"),
+        *("batch", "close", "length", "schedule", "value", "experiment"),
     }
 )
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from streamstack import clock
 from streamstack.errors import RunError
-from streamstack.language import kinds
+from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit, Task
-from streamstack.language.expressions import Value
+from streamstack.language.expressions import Read, Value
 from streamstack.language.graph import Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
@@ -35,6 +36,7 @@ class Plan:
     checker: Checker
     shapes: MetadataEvents
     reads_body: bool
+    experiments: frozenset[str]  # those that it reads; "" where it reads `experiment` as a whole
     source: str
     #: The stack as a plain function, where nothing in it ever waits. What it raises has no place yet (`located`).
     at_once: Callable[[Run, dict[str, Any]], Any] | None
@@ -178,13 +180,17 @@ def _plan(
     probes: Probes | None,
 ) -> Plan:
     nodes = reachable(graph, graphs)
+    reads = _reads(endpoint, nodes)
     code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.input_rules),
         shapes=metadata_events(nodes),
-        reads_body=_reads_body(endpoint, nodes),
+        reads_body=any(read.is_body for read in reads),
+        experiments=frozenset(
+            str(read.path[0]) if read.path else "" for read in reads if read.name == experiments.EXPERIMENT
+        ),
         source=code.text,
         at_once=None if code.waits("stack") else compiled["stack"],
         _stack=compiled["stack"],
@@ -283,11 +289,27 @@ _FIXED: Mapping[str, Any] = {
 }
 
 
-def _reads_body(endpoint: Endpoint, nodes: Iterable[Node]) -> bool:
-    """Whether any binding reads `request.body`, or `request` as a whole."""
+def _reads(endpoint: Endpoint, nodes: Iterable[Node]) -> list[Read]:
+    """Return what an endpoint reads, itself and in the functions that it calls."""
     values = [value for node in nodes for value in node.values]
     values += [value for _, value in endpoint.headers]
     values += [value for limit in endpoint.rate_limits for value in limit.bindings]
     if endpoint.response is not None:
         values.append(endpoint.response)
-    return any(read.is_body for value in values for read in value.reads)
+    return [read for value in values for read in value.reads]
+
+
+def compile_binding(value: Value, title: str) -> Callable[[Run, dict[str, Any]], Any]:
+    """Return what evaluates a binding outside of a stack, for a run with its inputs.
+
+    It raises RunError, with the place, for whatever goes wrong. ``title`` is how errors call what the binding is for.
+    """
+    code = Code(title)
+    code.namespace.update(_FIXED)
+    code.section = title
+    with code.indented(f"def {code.named('binding')}(run, v_input):"):
+        code.line("sink = run.sink")
+        code.line("return (")
+        code.line(f" {code.source(value)}", value)
+        code.line(")")
+    return partial(_placed, code.compile()["binding"])

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
 
 import structlog
@@ -18,6 +19,7 @@ from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import Methods
 from streamstack.language.channels import Channels
+from streamstack.language.mail import EmailSettings
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
 from streamstack.language.values import MISSING, Opaque
 from streamstack.runtime.faults import located
@@ -125,12 +127,12 @@ class Address:
 class Context:
     """What all runs of a project share.
 
-    ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called,
-    ``models`` which models have names, ``databases`` which databases, ``authentication`` how clients are identified,
-    ``state`` where state is stored, ``channels`` how much of each channel.
-    ``folder`` is where the project keeps what it makes itself (`.streamstack`); with
-    ``joins`` an embedded database there may be one that another process runs, and without ``starts`` it is never one
-    that this process starts. ``address`` is the server's own.
+    ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called, ``models``
+    which models have names, ``databases`` which databases, ``authentication`` how clients are identified, ``state``
+    where state is stored, ``email`` how mail is sent,
+    ``channels`` how much of each channel is stored. ``folder`` is where the project keeps what it makes itself
+    (`.streamstack`); with ``joins`` an embedded database there may be one that another process runs, and without
+    ``starts`` it is never one that this process starts. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -144,6 +146,7 @@ class Context:
     joins: bool = False
     starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
+    email: EmailSettings = field(default_factory=EmailSettings)
     channels: Channels = field(default_factory=dict)
     address: Address = field(default_factory=Address)
     _resources: dict[Any, Resource] = field(default_factory=dict)
@@ -202,6 +205,9 @@ class DeferredWork:
     outcomes: list[str] = field(default_factory=list)
 
 
+_NO_EXPERIMENTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
 class Run:
     """The state of one run. Times are seconds of `clock.monotonic`."""
 
@@ -213,6 +219,7 @@ class Run:
         "clock",
         "context",
         "event",
+        "experiment",
         "id",
         "outcome",
         "sent_at",
@@ -242,6 +249,7 @@ class Run:
         self.tick: datetime | None = None  # of a task: the time that is meant
         self.event: Any = None  # of a task: the message that started it
         self.sent_at: float | None = None  # when the last paced chunk left
+        self.experiment: Mapping[str, Mapping[str, Any]] = _NO_EXPERIMENTS  # the variants that it was assigned
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)
         self._request = request
         self._shown: Mapping[str, Any] | None = None

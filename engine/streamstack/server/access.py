@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from http.cookies import SimpleCookie
@@ -16,7 +17,7 @@ from streamstack.functions.state import key_of, open_rates, open_slots, quota_of
 from streamstack.language.authentication import BEARER, ApiKey, CredentialPlace, Method, Methods
 from streamstack.language.definition import Authentication, RateLimit, Way
 from streamstack.language.expressions import Value
-from streamstack.language.values import Rate
+from streamstack.language.values import Rate, to_json
 from streamstack.runtime.plan import Plan
 from streamstack.runtime.run import Context, Run
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
@@ -242,13 +243,14 @@ class Limiter:
             return rate, start, most
         if isinstance(by, Value) and bound[1] is not None:
             return rate, start + b"by:" + key_of(bound[1]), most
-        return rate, start + self._caller(None if by == "ip" else run.auth, request), most
+        return rate, start + caller_key(None if by == "ip" else run.auth, self._addresses.of(request)), most
 
-    def _caller(self, auth: Mapping[str, Any] | None, request: Request) -> bytes:
-        """Return who calls: a subject of an authentication, else an address."""
-        if auth is not None and (subject := auth.get("sub")):
-            return b"auth:" + key_of([auth.get("method"), subject])
-        return b"ip:" + network_of(self._addresses.of(request) or "").encode()
+
+def caller_key(auth: Mapping[str, Any] | None, address: str | None) -> bytes:
+    """Return who calls: a subject of an authentication, else an address."""
+    if auth is not None and (subject := auth.get("sub")):
+        return b"auth:" + key_of([auth.get("method"), subject])
+    return b"ip:" + network_of(address or "").encode()
 
 
 class RateLimitTicket:
@@ -334,6 +336,24 @@ class RateLimitTicket:
 async def _give(slots: Slots, held: list[bytes]) -> None:
     for key in held:
         await slots.release(key)
+
+
+def owner_of(claims: Mapping[str, Any] | None) -> str:
+    """Return what identifies a caller: authentication method and subject; "" without authentication.
+
+    Of a token without `sub`, all that it says but its times.
+    """
+    if claims is None:
+        return ""
+    subject = claims.get("sub")
+    if subject is None:
+        subject_claims = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
+        subject = hashlib.sha256(to_json(subject_claims)).hexdigest()
+    return f"{claims.get('method', '')}:{subject}"
+
+
+#: Claims that differ between two tokens of one caller.
+_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
 
 
 @lru_cache(4096)

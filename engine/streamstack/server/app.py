@@ -22,6 +22,7 @@ from streamstack.language.definition import Project
 from streamstack.language.findings import write_text
 from streamstack.language.project import Checked, read_project
 from streamstack.runtime.plan import compile_project
+from streamstack.server.alerts import AlertMonitor, watching
 from streamstack.server.api_document import ApiDocument
 from streamstack.server.connection import HEADERS, LINE_SIZE, HttpServer
 from streamstack.server.context import make_context, prepare_databases
@@ -67,12 +68,13 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
     counters = SharedCounters(edition.counted)
     context = make_context(checked, checked.environment, dev=dev, joins=True)
     context.address.url = url
+    alerts = AlertMonitor(counters, checked.settings.alerts)
     service = Service(
         edition.endpoints,
         context=context,
         cors=make_cors(settings.cors),
         access=access,
-        metrics=WorkerMetrics(counters) if access.possible else None,
+        metrics=WorkerMetrics(counters) if access.possible or edition.counts else None,
         request_log=RequestLog(text=log_settings.is_text(sys.stderr)) if log_settings.access else None,
         max_memory=settings.max_memory,
         api=ApiDocument(checked, dev=dev),
@@ -82,8 +84,9 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         async with service:
             await prepare(edition, service.context, log.warning)
-            service.scheduler.begin()
-            yield
+            async with watching(alerts, service):
+                service.scheduler.begin()
+                yield
             await service.settle()
 
     async def drain(_: web.Application) -> None:

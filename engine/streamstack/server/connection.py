@@ -69,6 +69,7 @@ _BEGINNING: Final = 1  # the head was handed on, and aiohttp has not taken it up
 _BODY: Final = 2
 _BEHIND: Final = 3  # the request is complete, and being answered
 _END: Final = 4  # nothing that comes is of interest
+_UPGRADED: Final = 5  # the connection has left HTTP
 
 
 class ClientConnection(asyncio.Protocol):
@@ -225,6 +226,9 @@ class ClientConnection(asyncio.Protocol):
             self._take_head(data, 0)
         elif self._at == _BODY:
             self._take_body(data, 0)
+        elif self._at == _UPGRADED:
+            if self._protocol is not None:
+                self._protocol.data_received(data)
         elif self._at != _END:
             self._hold(data)
 
@@ -381,6 +385,13 @@ class ClientConnection(asyncio.Protocol):
         self._hold(data, end)
         if not self._responding:
             self._go_on()
+
+    def upgrade(self) -> None:
+        """Pass on what comes from now on, and has come behind the request, as it is."""
+        data, start = self._take_held()
+        self._at = _UPGRADED
+        if data and self._protocol is not None:
+            self._protocol.data_received(data[start:])
 
     def end(self) -> None:
         """Record that the response was written."""

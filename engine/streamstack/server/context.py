@@ -44,6 +44,7 @@ def make_context(
         models=settings.models,
         http=settings.http,
         state=settings.state,
+        email=settings.email,
         channels=settings.channels,
         databases=settings.databases,
         authentication=settings.authentication,
@@ -63,8 +64,13 @@ def secrets_of(settings: Settings) -> Iterator[str]:
     for method in settings.authentication.values():
         if isinstance(method, Jwt):
             yield method.secret or ""
+    for alert in settings.alerts:
+        if alert.send.webhook is not None:
+            yield alert.send.webhook.secret or ""
     if settings.state.redis is not None:
         yield settings.state.redis.password or ""
+    if settings.email.server is not None:
+        yield settings.email.server.password or ""
 
 
 #: Seconds that a worker waits for its databases before it takes requests all the same.

@@ -41,14 +41,12 @@ class RunTimer:
         "_timers",
         "answer",
         "reason",
-        "row",
     )
 
-    def __init__(self, answer: ResponseSink, limits: Limits, timers: set[RunTimer], row: int = 0) -> None:
+    def __init__(self, answer: ResponseSink, limits: Limits, timers: set[RunTimer]) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = asyncio.current_task()
         self.answer = answer
-        self.row = row  # of its endpoint, where figures are kept
         self._limits = limits
         self._timers = timers  # where it stands while it watches
         self._phase = "reading"
@@ -130,6 +128,7 @@ class RunTimer:
             yield started + (limits.closing or limits.idle or PATIENCE), self._drop_reader
             return
         heard = max(started, answer.heard_at)  # what arrives is a sign of life, as what is sent is
+        converses = bool(answer.waits_since) and answer.request.websocket is not None
         if self._longest:
             yield started + self._longest, partial(self._over, "maxDuration", self._longest)
         if limits.arrival:
@@ -138,7 +137,7 @@ class RunTimer:
             yield waits_since + limits.arrival, partial(self._expire, message, 408)
         if not answer.count:
             if limits.first_chunk:
-                due = heard + limits.first_chunk
+                due = (self._loop.time() if converses else heard) + limits.first_chunk
                 yield due, partial(self._over, "firstChunkTimeout", limits.first_chunk)
             if limits.idle:
                 yield self._loop.time() + limits.idle, lambda: False  # were a chunk to come right now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -15,6 +15,7 @@ from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.masking import hide
 from streamstack.language.paths import Segment, parameters, parse_path
+from streamstack.language.ratings import RATING_PATH, Ratings
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
@@ -35,11 +36,21 @@ from streamstack.server.bodies import (
     read_body,
     read_form,
 )
+from streamstack.server.experiments import Assignment
 from streamstack.server.headers import CorsHeaders, own_headers
+from streamstack.server.ratings import open_recent_runs, rating_stack
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
 from streamstack.server.resume.log import ResumableSink, StreamPolicy
+from streamstack.server.websocket import (
+    MessageStream,
+    WebSocket,
+    WebSocketOptions,
+    check_origin,
+    upgrade_required,
+    wants_upgrade,
+)
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -118,8 +129,10 @@ class Reader:
 
     def _read_around(self, layout: Layout, declared: Input, request: Request, parameters: Mapping[str, str]) -> Inputs:
         """Read all inputs but the body, which becomes a stream of what arrives."""
-        streamed_body = None
-        if request.body_exists:
+        streamed_body: StreamedBody | MessageStream | None = None
+        if request.websocket is not None:
+            streamed_body = request.websocket.receive(declared)
+        elif request.body_exists:
             most = declared.max_size or self._max_body
             streamed_body = StreamedBody(request, declared, most=most, largest=self._largest)
         inputs = layout.check(partial(_lookup, request, parameters), None)
@@ -257,7 +270,7 @@ AtOnce = Callable[[Run, dict[str, Any]], Any]
 Take = Callable[[Request, Mapping[str, str]], dict[str, Any] | None]
 Read = Callable[[Request, Mapping[str, str]], Coroutine[Any, Any, dict[str, Any]]]
 Show = Callable[[Request, Mapping[str, str]], Mapping[str, Any]]
-Own = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
+Prepare = Callable[[Run, dict[str, Any]], list[tuple[str, str]]]
 
 
 def _take_nothing(request: Request, parameters: Mapping[str, str]) -> dict[str, Any] | None:
@@ -279,8 +292,9 @@ class EndpointHandler:
 
     ``wire`` is the pattern for the wires of all its formats; with ``negotiated`` in it the format is the request's
     choice. ``at_once`` runs a stack in which nothing waits. ``read`` reads and checks the inputs, ``take`` does where
-    they are all here; ``close`` deletes the files among them. ``show`` gives `request` as bindings see it. ``headers``
-    gives the endpoint's own headers, where they hold bindings.
+    they are all here; ``close`` deletes the files among them. ``show`` gives `request` as bindings see it. ``prepare``
+    is called before the stack, with the run and its inputs: it assigns the variants of ``experiments``, and gives the
+    endpoint's own headers, where they hold bindings.
     """
 
     method: str
@@ -294,13 +308,15 @@ class EndpointHandler:
     read: Read = _no_inputs
     show: Show = _show_little
     close: Callable[[Mapping[str, Any]], None] | None = None
-    headers: Own | None = None
+    prepare: Prepare | None = None
+    experiments: Assignment | None = None
     max_body: int = MAX_BODY
     guard: Guard | None = None  # who may call; None is everybody
     limiter: Limiter | None = None  # how often; None is as often as one likes
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
     policy: StreamPolicy = field(init=False)  # of its streams, for readers who come back
@@ -308,32 +324,56 @@ class EndpointHandler:
     def __post_init__(self) -> None:
         wire = self.wire
         names = [each.name for each in BY_MEDIA_TYPE.values()] if wire.negotiated else [wire.format]
+        if self.web_socket is not None:
+            names.append("websocket")
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
         policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
         object.__setattr__(self, "policy", policy)
 
-    def take_row(self, row: int) -> None:
-        """Keep figures in this row from now on; said once, before there are requests."""
-        object.__setattr__(self, "row", row)
+    def take_rows(self, row_of: Callable[[str], int]) -> None:
+        """Keep figures in these rows from now on, by their titles; said once, before there are requests."""
+        object.__setattr__(self, "row", row_of(self.title))
+        if self.experiments is not None:
+            self.experiments.take_rows(row_of)
+
+    @property
+    def row_titles(self) -> list[str]:
+        """The titles of the rows in which its figures are kept."""
+        return [self.title, *(self.experiments.titles.values() if self.experiments is not None else ())]
 
     @property
     def title(self) -> str:
         return f"{self.method} {self.path}"
 
-    def open(self, request: Request, cors: bytes) -> ResponseSink:
+    def open(self, request: Request, cors: CorsHeaders) -> ResponseSink:
         """Open the writer for a request.
 
-        Raises RunError ``not-acceptable`` where its Accept header fits no format.
+        Raises RunError ``not-acceptable`` where its Accept header fits no format, ``forbidden`` where a page may not
+        open the WebSocket that it asks for.
         """
+        if self.web_socket is not None and wants_upgrade(request):
+            check_origin(request, cors)
+            request.websocket = WebSocket(request, self.web_socket)
+            wire = self.wires["websocket"]
+            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
+        return self._open(request, cors.lines(request.headers.get("Origin")))
+
+    def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
+        sink: ResponseSink
         if wire.spec is VALUE:
-            return ValueSink(wire, request, cors)
-        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            return ResumableSink(wire, request, cors)
-        return LiveSink(wire, request, cors)
+            sink = ValueSink(wire, request, cors)
+        elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            sink = ResumableSink(wire, request, cors)
+        else:
+            sink = LiveSink(wire, request, cors)
+        sink.row = self.row
+        return sink
 
     def wire_for(self, request: Request) -> ResponseOptions:
-        """Return the wire that a request asks for. Raises as `open` does."""
+        """Return the wire that a request asks for over HTTP. Raises as `open` does."""
+        if self.wire.spec.upgrade:
+            raise upgrade_required()
         if self.wire.negotiated:
             return self.wires[choose(request.headers.get("Accept"))]
         return self.wire
@@ -353,7 +393,17 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
     """
     server = settings.server
     addresses = Addresses(server.trusted_proxies, server.forwarded_header)
-    return [_make(plan, settings, addresses, dev=dev) for plan in plans]
+    made = [_make(plan, settings, addresses, dev=dev) for plan in plans]
+    if settings.ratings is None:
+        return made
+    guards = {each.title: each.guard for each in made if each.path != RATING_PATH}
+    cors, keep = make_cors(server.cors), settings.ratings.keep
+    return [
+        replace(each, start=rating_stack(each.start, guards, cors, keep), at_once=None)
+        if each.path == RATING_PATH
+        else each
+        for each in made
+    ]
 
 
 def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> EndpointHandler:
@@ -368,7 +418,11 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         largest=settings.http.max_event_size,
         addresses=addresses,
     )
-    constant, bound = _headers(plan)
+    constant, prepare = _headers(plan)
+    taken = [each for name, each in settings.experiments.items() if plan.experiments & {name, ""}]
+    experiments = Assignment(endpoint.title, taken) if taken else None
+    if experiments is not None or (settings.ratings is not None and endpoint.path != RATING_PATH):
+        prepare = _preparing(endpoint.title, experiments, settings.ratings, prepare)
     guard = limiter = None
     if endpoint.authentication is not None:
         guard = Guard(endpoint.authentication, settings.authentication)
@@ -392,17 +446,42 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         read=reader.read,
         show=reader.show,
         close=close_inputs if layout.files or layout.whole is not None else None,
-        headers=bound,
+        prepare=prepare,
+        experiments=experiments,
         max_body=largest,
         receives=layout.stream is not None,
         guard=guard,
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
     )
 
 
-def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Own | None]:
+def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
+    streaming = endpoint.streaming
+    return WebSocketOptions(
+        keep_alive=streaming.keep_alive,
+        largest=streaming.web_socket.max_message_size,
+        rate=streaming.web_socket.message_rate,
+        subprotocols=streaming.web_socket.subprotocols,
+        compress=streaming.compress,
+    )
+
+
+def _preparing(title: str, experiments: Assignment | None, ratings: Ratings | None, headers: Prepare | None) -> Prepare:
+    """Return what assigns variants, remembers runs that can be rated, and evaluates headers."""
+
+    def prepare(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
+        row = title if experiments is None else experiments.assign(run, inputs)
+        if ratings is not None:
+            run.context.resource(open_recent_runs).remember(run, title, row, ratings.keep)
+        return headers(run, inputs) if headers is not None else []
+
+    return prepare
+
+
+def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Prepare | None]:
     """Return the endpoint's own headers: as they are where none has a binding, else how to."""
     constants = {name: value.constant for name, value in plan.endpoint.headers}
     if MISSING not in constants.values():

@@ -14,13 +14,13 @@ import os
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
 from streamstack import __version__, clock
 from streamstack.language.settings import Metrics
-from streamstack.runtime.run import Run
+from streamstack.runtime.run import Context, Run
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
@@ -31,21 +31,30 @@ if sys.platform != "win32":
 
 #: Seconds until the first chunk: the upper ends of the buckets.
 FIRST_CHUNK_BUCKETS: Final = (*(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5), *(1.0, 2.5, 10.0, 60.0))
+#: Seconds between two chunks: those of a stream that were sent since the last sample count as equally far apart.
+INTERVAL_BUCKETS: Final = (*(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5), *(1.0, 2.5, 5.0, 10.0, 30.0))
 #: Seconds that a run took.
 RUN_BUCKETS: Final = (*(0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0), *(60.0, 300.0, 1800.0, 7200.0))
 #: Classes of status. `none`: the client left before there was one.
 STATUSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+#: Ratings of runs.
+RATINGS: Final = (*map(str, range(1, 6)), "up", "down")
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 #: How the titles begin of what runs without a client. Those of endpoints begin with a method.
 _KINDS: Final = ("task ", "job ")
 #: Rows for endpoints that come while it is served.
 _SPARE: Final = 64
-_MICRO: Final = 1_000_000
+MICRO: Final = 1_000_000
+_WORD: Final = 2**64 - 1
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_OUTCOMES: Final = {name: place * len(STATUSES) for place, name in enumerate(OUTCOMES)}
+OUTCOME_PLACES: Final = {name: place * len(STATUSES) for place, name in enumerate(OUTCOMES)}
 #: Headers that mark a request as forwarded by a proxy.
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
+
+
+#: What the parts of a row's title are.
+_LABELS: Final = ("endpoint", "experiment", "variant")
 
 
 def _layout(**widths: int) -> tuple[dict[str, int], int]:
@@ -55,18 +64,19 @@ def _layout(**widths: int) -> tuple[dict[str, int], int]:
 
 
 #: What one process counts of one endpoint. Times are in microseconds.
-_ROW, _ROW_WIDTH = _layout(
+ROW, ROW_WIDTH = _layout(
     ended=len(OUTCOMES) * len(STATUSES),
     open=1,
     chunks=1,
     bytes=1,
     reconnections=1,
     interval_time=1,
-    intervals=1,
+    interval=len(INTERVAL_BUCKETS) + 1,
     first_time=1,
     first=len(FIRST_CHUNK_BUCKETS) + 1,
     run_time=1,
     run=len(RUN_BUCKETS) + 1,
+    rating=len(RATINGS),
     # Of tasks: their latest tick in milliseconds since 1970, and ticks that were late, skipped or missed.
     tick=1,
     late=1,
@@ -74,23 +84,23 @@ _ROW, _ROW_WIDTH = _layout(
     missed=1,
 )
 #: What one process reports: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
-_SLOT, _SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1)
+SLOT, SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1)
 #: What the supervisor counts.
 _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
 # Those that each request needs.
-_ENDED, _CHUNKS, _BYTES = _ROW["ended"], _ROW["chunks"], _ROW["bytes"]
-_FIRST, _FIRST_TIME, _RUN, _RUN_TIME = (_ROW[name] for name in ("first", "first_time", "run", "run_time"))
+_ENDED, _CHUNKS, _BYTES = ROW["ended"], ROW["chunks"], ROW["bytes"]
+_FIRST, _FIRST_TIME, _RUN, _RUN_TIME = (ROW[name] for name in ("first", "first_time", "run", "run_time"))
 
 
 class Counted(Protocol):
     """What has a row of figures: an endpoint, or a task."""
 
     @property
-    def title(self) -> str:
-        """What the figures are shown under."""
+    def row_titles(self) -> list[str]:
+        """The titles of the rows in which its figures are kept."""
 
-    def take_row(self, row: int) -> None:
-        """Count in this row."""
+    def take_rows(self, row_of: Callable[[str], int]) -> None:
+        """Keep figures in these rows from now on, by their titles."""
 
 
 class SharedCounters:
@@ -109,9 +119,9 @@ class SharedCounters:
         self.titles: list[str] = [""]
         self._by_title: dict[str, int] = {}
         wanted = list(endpoints)
-        self._most = len({each.title for each in wanted}) + 1 + _SPARE
+        self._most = len({title for each in wanted for title in each.row_titles}) + 1 + _SPARE
         self.slots = slots
-        self._slot_size = _SLOT_WIDTH + self._most * _ROW_WIDTH
+        self._slot_size = SLOT_WIDTH + self._most * ROW_WIDTH
         # Anonymous and shared; an unwritten page takes no memory.
         self.words = memoryview(mmap.mmap(-1, (_SERVER_WIDTH + slots * self._slot_size) * 8)).cast("Q")
         self.register(wanted)
@@ -122,15 +132,15 @@ class SharedCounters:
 
     def rows(self, number: int) -> int:
         """Return where the rows of a slot begin."""
-        return self.slot(number) + _SLOT_WIDTH
+        return self.slot(number) + SLOT_WIDTH
 
     def heartbeats(self, number: int) -> int:
         """Return how often the heart of a slot's process has beaten."""
-        return self.words[self.slot(number) + _SLOT["heartbeats"]]
+        return self.words[self.slot(number) + SLOT["heartbeats"]]
 
     def heartbeat(self, number: int) -> None:
         """Let the heart of a slot's process beat."""
-        self.words[self.slot(number) + _SLOT["heartbeats"]] += 1
+        self.words[self.slot(number) + SLOT["heartbeats"]] += 1
 
     def count(self, name: str) -> None:
         """Count what the supervisor counts: `restarts`, `hangs`."""
@@ -143,8 +153,9 @@ class SharedCounters:
         counted in row 0.
         """
         for each in endpoints:
-            self.register_titles((each.title,))
-            each.take_row(self._by_title.get(each.title, 0))
+            self.register_titles(each.row_titles)
+            # Of variants that find no row left, it is that of their endpoint.
+            each.take_rows(lambda title: self._by_title.get(title, self.row_of(title.partition("\t")[0])))
 
     def register_titles(self, titles: Iterable[str]) -> None:
         """Give rows to titles in this order, as another process has given them."""
@@ -159,39 +170,39 @@ class SharedCounters:
 
     def last_tick(self, row: int) -> int:
         """Return the latest tick of a task that was claimed, in milliseconds since 1970; 0 without any."""
-        at = row * _ROW_WIDTH + _ROW["tick"]
+        at = row * ROW_WIDTH + ROW["tick"]
         return max(self.words[self.rows(number) + at] for number in range(self.slots))
 
     def claim_tick(self, number: int, row: int, tick: int) -> bool:
         """Claim a tick of a task for the process of a slot. Of the workers of a server, one at a time runs tasks."""
         if tick <= self.last_tick(row):
             return False
-        self.words[self.rows(number) + row * _ROW_WIDTH + _ROW["tick"]] = tick
+        self.words[self.rows(number) + row * ROW_WIDTH + ROW["tick"]] = tick
         return True
 
     def count_task(self, number: int, row: int, name: str) -> None:
         """Count a tick of a task that was `late`, `skipped` or `missed`."""
-        self.words[self.rows(number) + row * _ROW_WIDTH + _ROW[name]] += 1
+        self.words[self.rows(number) + row * ROW_WIDTH + ROW[name]] += 1
 
     def totals(self) -> Iterator[tuple[str, list[int]]]:
         """Yield the sums over all slots of the rows in which something was counted, by their titles."""
         starts = [self.rows(number) for number in range(self.slots)]
         for row, title in enumerate(self.titles):
-            places = (start + row * _ROW_WIDTH for start in starts)
-            rows = [self.words[at : at + _ROW_WIDTH].tolist() for at in places]
+            places = (start + row * ROW_WIDTH for start in starts)
+            rows = [self.words[at : at + ROW_WIDTH].tolist() for at in places]
             counted = [each for each in rows if any(each)]
             if counted:
                 totals = list(map(sum, zip(*counted, strict=True)))
-                totals[_ROW["tick"]] = max(each[_ROW["tick"]] for each in counted)
+                totals[ROW["tick"]] = max(each[ROW["tick"]] for each in counted)
                 yield title, totals
 
     def release(self, number: int) -> None:
         """Record that the process of a slot is gone: what it counted stays, what it had open does not."""
         slot, rows = self.slot(number), self.rows(number)
         for name in ("pid", "memory", "heartbeats"):
-            self.words[slot + _SLOT[name]] = 0
+            self.words[slot + SLOT[name]] = 0
         for row in range(len(self.titles)):
-            self.words[rows + row * _ROW_WIDTH + _ROW["open"]] = 0
+            self.words[rows + row * ROW_WIDTH + ROW["open"]] = 0
 
 
 class WorkerMetrics:
@@ -202,26 +213,26 @@ class WorkerMetrics:
         self._words = counters.words
         self._slot = counters.slot(slot)
         self._rows = counters.rows(slot)
-        self._earlier = self._words[self._slot + _SLOT["cpu"]]  # of processes that had the slot before
+        self._earlier = self._words[self._slot + SLOT["cpu"]]  # of processes that had the slot before
         self._used = _cpu_time()
         # Of runs that were sampled: how many chunks, bytes, and microseconds between chunks are counted.
         self._counted: dict[RunTimer, tuple[int, int, int]] = {}
         self._open: Counter[int] = Counter()
-        self._words[self._slot + _SLOT["pid"]] = os.getpid()
+        self._words[self._slot + SLOT["pid"]] = os.getpid()
 
     def refuse(self, status: int) -> None:
         """Count a request without an endpoint."""
-        self._words[self._rows + _ENDED + _OUTCOMES["rejected"] + status // 100] += 1
+        self._words[self._rows + _ENDED + OUTCOME_PLACES["rejected"] + status // 100] += 1
 
     def reconnect(self, endpoint: str) -> None:
         """Count a client that came back to a stream."""
-        at = self._rows + self.counters.row_of(endpoint) * _ROW_WIDTH
-        self._words[at + _ROW["reconnections"]] += 1
+        at = self._rows + self.counters.row_of(endpoint) * ROW_WIDTH
+        self._words[at + ROW["reconnections"]] += 1
 
-    def finish(self, row: int, answer: ResponseSink, outcome: str, timer: RunTimer | None = None) -> None:
+    def finish(self, answer: ResponseSink, outcome: str, timer: RunTimer | None = None) -> None:
         """Count a request that is over. ``timer`` is what `sample` may have met."""
-        words, at = self._words, self._rows + row * _ROW_WIDTH
-        place = at + _ENDED + _OUTCOMES[outcome]
+        words, at = self._words, self._rows + answer.row * ROW_WIDTH
+        place = at + _ENDED + OUTCOME_PLACES[outcome]
         if answer.committed or answer.refused:
             place += answer.status // 100
         words[place] += 1
@@ -230,35 +241,48 @@ class WorkerMetrics:
         if outcome != "rejected":
             took = now - began
             words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
-            words[at + _RUN_TIME] += int(took * _MICRO)
+            words[at + _RUN_TIME] += int(took * MICRO)
         # A whole answer, or one without chunks, comes at its end.
         first = answer.first_at or (now if outcome == "completed" else 0.0)
         if first:
             waited = first - began
             words[at + _FIRST + bisect_left(FIRST_CHUNK_BUCKETS, waited)] += 1
-            words[at + _FIRST_TIME] += int(waited * _MICRO)
+            words[at + _FIRST_TIME] += int(waited * MICRO)
+
+    async def aclose(self) -> None:
+        """Do nothing: what was counted stays."""
+
+    def rate(self, title: str, rating: str, replaced: str | None) -> None:
+        """Count the rating of a run, in place of the one that it had. ``title`` is that of its row."""
+        at = self._rows + self.counters.row_of(title) * ROW_WIDTH + ROW["rating"]
+        self._words[at + RATINGS.index(rating)] += 1
+        if replaced is not None:
+            # Another process may have counted it: only the sum over all of them is never below 0.
+            place = at + RATINGS.index(replaced)
+            self._words[place] = (self._words[place] - 1) & _WORD
 
     def finish_background(self, row: int, run: Run, outcome: str) -> None:
         """Count a run without a client."""
-        words, at = self._words, self._rows + row * _ROW_WIDTH
+        words, at = self._words, self._rows + row * ROW_WIDTH
         took = clock.monotonic() - run.clock
-        words[at + _ENDED + _OUTCOMES[outcome]] += 1
+        words[at + _ENDED + OUTCOME_PLACES[outcome]] += 1
         words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
-        words[at + _RUN_TIME] += int(took * _MICRO)
+        words[at + _RUN_TIME] += int(took * MICRO)
 
     def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""
         words, now = self._words, Counter[int]()
         for timer in timers:
-            now[timer.row] += 1
-            at = self._rows + timer.row * _ROW_WIDTH
+            row = timer.answer.row
+            now[row] += 1
+            at = self._rows + row * ROW_WIDTH
             counted = self._counted.get(timer, _NOTHING)
             self._counted[timer] = self._count(at, timer.answer, counted)
         for row in self._open.keys() | now.keys():
-            words[self._rows + row * _ROW_WIDTH + _ROW["open"]] = now[row]
+            words[self._rows + row * ROW_WIDTH + ROW["open"]] = now[row]
         self._open = now
-        words[self._slot + _SLOT["memory"]] = _memory()
-        words[self._slot + _SLOT["cpu"]] = self._earlier + _cpu_time() - self._used
+        words[self._slot + SLOT["memory"]] = _memory()
+        words[self._slot + SLOT["cpu"]] = self._earlier + _cpu_time() - self._used
 
     def _count(self, at: int, answer: ResponseSink, counted: tuple[int, int, int]) -> tuple[int, int, int]:
         """Count what an answer has sent since it was last counted; return what is counted now."""
@@ -270,14 +294,23 @@ class WorkerMetrics:
             words[at + _CHUNKS] += answer.count - chunks
             chunks = answer.count
             if intervals and answer.first_at:
-                time = max(int((answer.emitted_at - answer.first_at) * _MICRO), between)
-                words[at + _ROW["intervals"]] += intervals
-                words[at + _ROW["interval_time"]] += time - between
+                time = max(int((answer.emitted_at - answer.first_at) * MICRO), between)
+                each = (time - between) / MICRO / intervals
+                words[at + ROW["interval"] + bisect_left(INTERVAL_BUCKETS, each)] += intervals
+                words[at + ROW["interval_time"]] += time - between
                 between = time
         if answer.bytes > size:
             words[at + _BYTES] += answer.bytes - size
             size = answer.bytes
         return chunks, size, between
+
+
+def open_metrics(_: Context) -> WorkerMetrics:
+    """Return what counts in a process; where no figures are needed, one whose counts are not read.
+
+    The service provides its own: `context.resource(open_metrics)` returns it.
+    """
+    return WorkerMetrics(SharedCounters(()))
 
 
 _NOTHING: Final = (0, 0, 0)
@@ -286,7 +319,7 @@ _NOTHING: Final = (0, 0, 0)
 def _cpu_time() -> int:
     """Return the microseconds of CPU that this process has used."""
     times = os.times()
-    return int((times.user + times.system) * _MICRO)
+    return int((times.user + times.system) * MICRO)
 
 
 def _memory() -> int:
@@ -356,18 +389,18 @@ def exposition(counters: SharedCounters) -> bytes:
 
 def _lines(counters: SharedCounters) -> Iterator[str]:
     every = list(counters.totals())
-    totals = [(_quoted(title), row) for title, row in every if not title.startswith(_KINDS)]
+    totals = [(_labels(title), row) for title, row in every if not title.startswith(_KINDS)]
     yield from _head("requests_total", "counter", "Requests that were answered, by status class.")
     for title, row in totals:
         for place, status in enumerate(STATUSES):
-            if count := sum(row[_ENDED + place : _ROW["open"] : len(STATUSES)]):
-                yield f'streamstack_requests_total{{endpoint={title},status="{status}"}} {count}'
-    runs = [(title, row) for title, row in totals if title != '""']
+            if count := sum(row[_ENDED + place : ROW["open"] : len(STATUSES)]):
+                yield f'streamstack_requests_total{{{title},status="{status}"}} {count}'
+    runs = [(title, row) for title, row in totals if title != _labels("")]
     yield from _head("runs_total", "counter", "Runs that are over, by outcome.")
     for title, row in runs:
-        for outcome, place in _OUTCOMES.items():
+        for outcome, place in OUTCOME_PLACES.items():
             if count := sum(row[_ENDED + place :][: len(STATUSES)]):
-                yield f'streamstack_runs_total{{endpoint={title},outcome="{outcome}"}} {count}'
+                yield f'streamstack_runs_total{{{title},outcome="{outcome}"}} {count}'
     for name, kind, field, about in (
         ("open_streams", "gauge", "open", "Requests that are being answered."),
         ("chunks_total", "counter", "chunks", "Chunks that were sent."),
@@ -376,29 +409,33 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
     ):
         yield from _head(name, kind, about)
         for title, row in runs:
-            yield f"streamstack_{name}{{endpoint={title}}} {row[_ROW[field]]}"
+            yield f"streamstack_{name}{{{title}}} {row[ROW[field]]}"
     yield from _histogram(runs, "first_chunk_seconds", "first", FIRST_CHUNK_BUCKETS, "Time to the first chunk.")
     yield from _histogram(runs, "run_seconds", "run", RUN_BUCKETS, "Time from request to end.")
-    yield from _head("chunk_interval_seconds", "summary", "Time between two chunks of a stream.")
+    yield from _histogram(
+        runs, "chunk_interval_seconds", "interval", INTERVAL_BUCKETS, "Time between two chunks of a stream."
+    )
+    yield from _head("ratings", "gauge", "Runs that have this rating.")
     for title, row in runs:
-        seconds = row[_ROW["interval_time"]] / _MICRO
-        yield f"streamstack_chunk_interval_seconds_sum{{endpoint={title}}} {seconds:.6f}"
-        yield f"streamstack_chunk_interval_seconds_count{{endpoint={title}}} {row[_ROW['intervals']]}"
+        for place, rating in enumerate(RATINGS):
+            if (count := row[ROW["rating"] + place] & _WORD) and count <= _WORD // 2:
+                yield f'streamstack_ratings{{{title},rating="{rating}"}} {count}'
     for kind in _KINDS:
         named = [(title.removeprefix(kind), row) for title, row in every if title.startswith(kind)]
         if named:
-            yield from _background(kind.strip(), [(_quoted(name), row) for name, row in named])
+            label = kind.strip()
+            yield from _background(label, [(f"{label}={_quoted(name)}", row) for name, row in named])
     yield from _processes(counters)
 
 
 def _background(kind: str, runs: list[tuple[str, list[int]]]) -> Iterator[str]:
     """Yield the figures of runs without a client: tasks, jobs."""
     yield from _head(f"{kind}_runs_total", "counter", "Runs that are over, by outcome.")
-    for name, row in runs:
-        for outcome, place in _OUTCOMES.items():
+    for label, row in runs:
+        for outcome, place in OUTCOME_PLACES.items():
             if count := sum(row[_ENDED + place :][: len(STATUSES)]):
-                yield f'streamstack_{kind}_runs_total{{{kind}={name},outcome="{outcome}"}} {count}'
-    yield from _histogram(runs, f"{kind}_run_seconds", "run", RUN_BUCKETS, "Time that a run took.", label=kind)
+                yield f'streamstack_{kind}_runs_total{{{label},outcome="{outcome}"}} {count}'
+    yield from _histogram(runs, f"{kind}_run_seconds", "run", RUN_BUCKETS, "Time that a run took.")
     if kind != "task":
         return
     for field, about in (
@@ -407,37 +444,32 @@ def _background(kind: str, runs: list[tuple[str, list[int]]]) -> Iterator[str]:
         ("missed", "Times that ticks were missed: the process stood still, or the clock was set forward."),
     ):
         yield from _head(f"task_{field}_total", "counter", about)
-        for name, row in runs:
-            yield f"streamstack_task_{field}_total{{task={name}}} {row[_ROW[field]]}"
+        for label, row in runs:
+            yield f"streamstack_task_{field}_total{{{label}}} {row[ROW[field]]}"
     yield from _head("task_last_tick_seconds", "gauge", "Latest tick that this server has claimed: seconds since 1970.")
-    for name, row in runs:
-        if tick := row[_ROW["tick"]]:
-            yield f"streamstack_task_last_tick_seconds{{task={name}}} {tick / 1000:.3f}"
+    for label, row in runs:
+        if tick := row[ROW["tick"]]:
+            yield f"streamstack_task_last_tick_seconds{{{label}}} {tick / 1000:.3f}"
 
 
 def _histogram(
-    runs: list[tuple[str, list[int]]],
-    name: str,
-    field: str,
-    buckets: Sequence[float],
-    about: str,
-    label: str = "endpoint",
+    runs: list[tuple[str, list[int]]], name: str, field: str, buckets: Sequence[float], about: str
 ) -> Iterator[str]:
     yield from _head(name, "histogram", about)
     for title, row in runs:
         total = 0
-        for place, end in enumerate((*map(str, buckets), "+Inf"), _ROW[field]):
+        for place, end in enumerate((*map(str, buckets), "+Inf"), ROW[field]):
             total += row[place]
-            yield f'streamstack_{name}_bucket{{{label}={title},le="{end}"}} {total}'
-        seconds = row[_ROW[f"{field}_time"]] / _MICRO
-        yield f"streamstack_{name}_sum{{{label}={title}}} {seconds:.6f}"
-        yield f"streamstack_{name}_count{{{label}={title}}} {total}"
+            yield f'streamstack_{name}_bucket{{{title},le="{end}"}} {total}'
+        seconds = row[ROW[f"{field}_time"]] / MICRO
+        yield f"streamstack_{name}_sum{{{title}}} {seconds:.6f}"
+        yield f"streamstack_{name}_count{{{title}}} {total}"
 
 
 def _processes(counters: SharedCounters) -> Iterator[str]:
     words = counters.words
     slots = [
-        (number, {name: words[counters.slot(number) + at] for name, at in _SLOT.items()})
+        (number, {name: words[counters.slot(number) + at] for name, at in SLOT.items()})
         for number in range(counters.slots)
     ]
     running = [(number, slot) for number, slot in slots if slot["pid"]]
@@ -452,7 +484,7 @@ def _processes(counters: SharedCounters) -> Iterator[str]:
     yield from _head("worker_cpu_seconds_total", "counter", "CPU time that was used.")
     for number, slot in slots:
         if slot["pid"] or slot["cpu"]:
-            seconds = slot["cpu"] / _MICRO
+            seconds = slot["cpu"] / MICRO
             yield f'streamstack_worker_cpu_seconds_total{{worker="{number}"}} {seconds:.2f}'
     yield from _head("info", "gauge", "The version of streamstack.")
     yield f'streamstack_info{{version="{__version__}"}} 1'
@@ -461,6 +493,11 @@ def _processes(counters: SharedCounters) -> Iterator[str]:
 def _head(name: str, kind: str, about: str) -> Iterator[str]:
     yield f"# HELP streamstack_{name} {about}"
     yield f"# TYPE streamstack_{name} {kind}"
+
+
+def _labels(title: str) -> str:
+    """Return the labels of a row: its endpoint, and the variant of an experiment."""
+    return ",".join(f"{name}={_quoted(text)}" for name, text in zip(_LABELS, title.split("\t"), strict=False))
 
 
 def _quoted(text: str) -> str:

@@ -73,7 +73,13 @@ class Edition:
     @property
     def counted(self) -> list[Counted]:
         """What has figures of its own."""
-        return [*self.endpoints, *self.tasks]
+        counted: list[Counted] = [*self.endpoints, *self.tasks]
+        return counted
+
+    @property
+    def counts(self) -> bool:
+        """Whether figures are needed, even where the metrics are not served."""
+        return bool(self.checked.settings.alerts)
 
     def context(self, before: Context) -> Context:
         """Return the context of its runs: the same things stay open."""
@@ -109,10 +115,25 @@ def findings_text(findings: list[Diagnostic], checked: Checked) -> str:
 
 def first_edition(checked: Checked, *, dev: bool) -> Edition:
     """Compile a project that was found sound. Raises UnservableError."""
+    _check_email(checked, dev=dev)
     with uncollected():
         plans = compile_definitions(checked.project)
         endpoints = make_endpoints(plans.endpoints, checked.settings, dev=dev)
     return Edition(checked, endpoints, list(map(TaskHandler, plans.tasks)))
+
+
+def _check_email(checked: Checked, *, dev: bool) -> None:
+    """Raise UnservableError for a step that sends mail where the settings have no mail server, or no sender."""
+    email = checked.settings.email
+    for definition in checked.project.definitions:
+        for step in steps_of(definition.stack):
+            if step.function.name != "email.send":
+                continue
+            if email.server is None and not dev:
+                advice = "add `email: {url: << env.SMTP_URL >>, from: ...}`, or serve with --dev, which writes files"
+                raise UnservableError(step.mark, f"`email.send` needs a mail server in streamstack.yaml: {advice}")
+            if email.server is not None and email.sender is None and step.arguments.get("from") is None:
+                raise UnservableError(step.mark, "`email.send` has no `from`: add it, or `email: {from: ...}`")
 
 
 def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
@@ -159,6 +180,9 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
         for endpoint in endpoints
         if endpoint.streaming.resume
     ]
+    if checked.settings.ratings is not None:
+        mark = checked.settings.ratings.mark
+        refused.append(f"{mark}: `ratings` finds a run only in the worker that answered it: {elsewhere}")
     used = {
         step.function.name
         for definition in definitions

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import structlog
 from aiohttp import StreamReader, hdrs, web
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp import HttpVersion
+    from aiohttp.http import WebSocketReader
     from aiohttp.http_parser import RawRequestMessage
     from multidict import CIMultiDictProxy
     from yarl import URL
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from streamstack.server.bodies import StreamedBody
     from streamstack.server.connection import ClientConnection
     from streamstack.server.response import FlushQueue
+    from streamstack.server.websocket import MessageStream, WebSocket
 
 
 log = structlog.get_logger("streamstack.server")
@@ -199,6 +201,7 @@ class Request:
         "streamed_body",
         "under",
         "version",
+        "websocket",
     )
 
     def __init__(
@@ -235,7 +238,8 @@ class Request:
         self.raw_path = path
         self.body_bytes = b""  # the bytes of the body, where the definition reads them
         self.note_held: Callable[[int], None] | None = None  # counts what is kept of the body until all of it is here
-        self.streamed_body: StreamedBody | None = None  # the body, where it is read as it arrives
+        self.streamed_body: StreamedBody | MessageStream | None = None  # the body, where it is read as it arrives
+        self.websocket: WebSocket | None = None  # what it asks for, where its endpoint has one
         self.hosted = False  # by a `web.Application`, which may have middlewares
         self.extra = b""  # header lines that the signals of a host application have added
         self._content: Body | None = None
@@ -309,6 +313,13 @@ class Request:
         """Whether the connection can take another request after the response."""
         under = self.under
         return self.keep_alive and (self.raw.content.is_eof() if under is None else under.complete)
+
+    def upgrade(self, websocket: WebSocket) -> None:
+        """Hand all that arrives from now on to a WebSocket."""
+        # aiohttp asks for nothing but `feed_data` and `feed_eof` of a parser.
+        self.protocol.set_parser(cast("WebSocketReader", websocket))
+        if self.under is not None:
+            self.under.upgrade()
 
     # ------------------------------------------------------------- the way back
 

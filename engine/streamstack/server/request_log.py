@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 import structlog
@@ -17,10 +17,12 @@ from streamstack.errors import RunError
 from streamstack.language.masking import masked
 from streamstack.runtime.run import Run
 from streamstack.server.access import RateLimitTicket
-from streamstack.server.endpoints import EndpointHandler
 from streamstack.server.replies import CLOSE, Sent, error_lines, internal, is_fault, log, report
 from streamstack.server.request import Request
 from streamstack.server.response import ResponseSink
+
+if TYPE_CHECKING:
+    from streamstack.server.endpoints import EndpointHandler
 
 #: How a request can end. `rejected`: answered with a 4xx before anything else was sent. `cancelled`: the client closed
 #: the connection, or stopped the stream. `shutdown`: the server stopped. `timeout`: a limit on the request's body or
@@ -44,10 +46,21 @@ def outcome_of(
     if error is None:
         return "shutdown" if draining and answer.request.transport is not None else "cancelled"
     if stopped is not None and error is stopped:
-        return {"timeout": "timeout", "stopped": "cancelled", "unavailable": "failed"}.get(error.code, "shutdown")
+        return _STOPPED.get(error.code, "shutdown")
     if answer.committed or answer.count or is_fault(error):
         return "failed"
     return "rejected"
+
+
+#: How a request ended, by the error that its run was stopped with; the last two are of what its client sent.
+_STOPPED: Final = {
+    "timeout": "timeout",
+    "stopped": "cancelled",
+    "unavailable": "failed",
+    "invalid-chunk": "failed",
+    "invalid-input": "failed",
+    "rate-limited": "failed",
+}
 
 
 class RequestLog:
@@ -69,6 +82,8 @@ class RequestLog:
             "ms": run.elapsed_ms,
             "run": run.id,
         }
+        if run.experiment:
+            line["experiment"] = {name: bound["variant"] for name, bound in run.experiment.items()}
         self._write(line | _about(error))
 
     def background(self, title: str, run: Run, outcome: str, error: RunError | None, about: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import zlib
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from typing import Any, ClassVar, Final, Protocol
 
 import orjson
@@ -50,6 +51,7 @@ class ResponseSink(Sink):
         "heard_at",
         "refused",
         "request",
+        "row",
         "run",
         "sent_at",
         "status",
@@ -68,6 +70,7 @@ class ResponseSink(Sink):
         self.wire = wire
         self.request = request
         self.cors = cors
+        self.row = 0  # where its figures are counted: of its endpoint, or of a variant of an experiment
         self.committed = False  # the status line is sent
         self.refused = False  # an error was answered with its own status
         self.first_at = 0.0  # `clock.monotonic` when the first chunk left
@@ -129,6 +132,9 @@ class ResponseSink(Sink):
 
     def heartbeat(self) -> None:
         """Keep proxies from closing an idle connection, where the format has a way to."""
+
+    def accept(self) -> None:
+        """Begin the response of a WebSocket, so that its client can send."""
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that the end of a stream tells."""
@@ -214,7 +220,7 @@ class ChunkedResponseWriter:
             unsent: those of them that wait in the transport.
             patience: seconds that the client may take nothing.
         """
-        request, transport = self._request, self._transport
+        request = self._request
         framing = b""
         if self._chunked and not self._bare:
             framing = b"Transfer-Encoding: chunked\r\n"
@@ -228,7 +234,12 @@ class ChunkedResponseWriter:
         self._keep = keep and self._chunked and request.keep_alive
         connection = connection_line(request, keep=self._keep)
         self._head = b"".join((start, framing, date_line(), connection, request.extra, b"\r\n"))
+        self._bound(buffer, unsent, patience)
+
+    def _bound(self, buffer: int, unsent: int, patience: float) -> None:
+        """Set how much may wait for the client."""
         self.begun = True
+        transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.set_write_buffer_limits(high=max(unsent, 1))
             self._request.bound_unsent(buffer, patience)
@@ -288,6 +299,11 @@ class ChunkedResponseWriter:
             self.abort()
             return False
         return True
+
+
+def make_writer(request: Request) -> ChunkedResponseWriter:
+    """Return what writes the response of a request: over HTTP, or over the WebSocket that it asks for."""
+    return ChunkedResponseWriter(request) if request.websocket is None else request.websocket.writer()
 
 
 class Compression:
@@ -474,6 +490,15 @@ class StreamSink(ResponseSink):
             self._flushed = self.bytes
             self.emitted_at = self.sent_at
 
+    def _check_status(self) -> None:
+        """Refuse to begin a stream whose status has no body, or is none of a WebSocket."""
+        if self.wire.spec.upgrade:
+            if self.status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise RunError("template", f"a WebSocket can't have the status {self.status}: use `throw`")
+            self.status = HTTPStatus.SWITCHING_PROTOCOLS
+        elif self.status in BODILESS:
+            raise RunError("template", f"an answer with status {self.status} has no chunks")
+
     # ------------------------------------------------------------- silences and ends
 
     def _commit_quietly(self) -> bool:
@@ -520,7 +545,7 @@ class LiveSink(StreamSink):
 
     def __init__(self, wire: ResponseOptions, request: Request, cors: bytes = b"") -> None:
         super().__init__(wire, request, cors)
-        self._writer = ChunkedResponseWriter(request)
+        self._writer = make_writer(request)
         self._backlog: Backlog | None = None
         if wire.slow == "dropOldest" and wire.spec.gaps:
             # The run does not wait. What the transport has can't be dropped any more, so it gets little: twice what is
@@ -532,9 +557,8 @@ class LiveSink(StreamSink):
 
     def _commit(self) -> None:
         wire = self.wire
-        if self.status in BODILESS:
-            raise RunError("template", f"an answer with status {self.status} has no chunks")
-        if self.headers or self.cookies or self.status != 200:
+        self._check_status()
+        if self.headers or self.cookies or self.status not in (200, 101):
             start = status_line(self.status) + self.lines()
         else:
             start = b"%bX-Run-Id: %b\r\n%b" % (wire.head, self.run.id.encode(), self.cors)
@@ -612,6 +636,10 @@ class LiveSink(StreamSink):
         beat = self.encoder.heartbeat()
         if beat and self._commit_quietly():
             self._write(beat)
+
+    def accept(self) -> None:
+        if not self.ended and not self.committed and self._commit_quietly():
+            self._write(b"")
 
     def _send_whole(self, encoder: Encoder) -> Sent:
         if self.status in BODILESS:

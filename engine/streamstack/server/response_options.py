@@ -78,13 +78,15 @@ class ResponseOptions(EncoderOptions):
         object.__setattr__(self, "spec", spec)
         # Browsers must not run text as a page or a script, whatever it looks like.
         defaults = [("Content-Type", spec.content_type), ("X-Content-Type-Options", "nosniff")]
-        if spec.whole:
+        if spec.upgrade:
+            defaults = []
+        elif spec.whole:
             defaults += [("Cache-Control", "no-cache")]
         else:
             defaults += [("Cache-Control", "no-cache, no-transform"), ("X-Accel-Buffering", "no")]
         defaults += spec.headers
         vary = ["Accept"] * self.negotiated + ["Accept-Encoding"] * self.compress
-        if vary:
+        if vary and not spec.upgrade:
             defaults += [("Vary", ", ".join(vary))]
         object.__setattr__(self, "defaults", tuple(defaults))
         object.__setattr__(self, "plain", self.lines())

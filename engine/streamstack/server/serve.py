@@ -18,6 +18,7 @@ from streamstack.errors import RunError
 from streamstack.functions.state import open_redis
 from streamstack.language.findings import write_text
 from streamstack.runtime.run import Context
+from streamstack.server.alerts import AlertMonitor, watching
 from streamstack.server.api_document import ApiDocument
 from streamstack.server.connection import HttpServer
 from streamstack.server.context import (
@@ -231,12 +232,13 @@ class ServeOptions:
         """Return the service of one process, which counts in a slot of the counters. ``first``: the first worker's."""
         server, log = self.edition.checked.settings.server, self.edition.checked.settings.log
         access = MetricsAccess(server.metrics, dev=self.dev)
+        counts = access.possible or self.edition.counts
         return Service(
             self.edition.endpoints,
             context=context,
             cors=make_cors(server.cors),
             access=access,
-            metrics=WorkerMetrics(counters, slot) if access.possible else None,
+            metrics=WorkerMetrics(counters, slot) if counts else None,
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
             max_memory=server.max_memory,
             api=ApiDocument(self.edition.checked, dev=self.dev),
@@ -262,6 +264,7 @@ class _Alone:
         self._edition = task.edition
         self._service = task.service(task.context(), self._counters)
         self._reload_requested = asyncio.Event()
+        self._alerts = AlertMonitor(self._counters, task.edition.checked.settings.alerts)
 
     async def run(self) -> None:
         """Serve until a signal says stop."""
@@ -281,8 +284,9 @@ class _Alone:
                     raise AddressError(explain(error, task.host, port)) from error
                 announce_shortage(self._edition, task.announce)
                 announce_addresses(task, port)
-                service.scheduler.begin()
-                await self._keep_fresh(serving)
+                async with watching(self._alerts, service):
+                    service.scheduler.begin()
+                    await self._keep_fresh(serving)
                 task.announce(STOPPING)
                 await serving.close()
         finally:
@@ -345,6 +349,7 @@ class _Alone:
         except BrokenError as error:
             task.announce(f"{error}\n{STILL_SERVED}")
             return
+        self._alerts.replace(edition.checked.settings.alerts)
         if news := edition.news(before):
             task.announce(news)
         task.announce(reload_message(edition, changed))
@@ -355,9 +360,16 @@ class _Alone:
 
 
 async def reload(
-    task: ServeOptions, service: Service, counters: SharedCounters, before: Edition, titles: Sequence[str] = ()
+    task: ServeOptions,
+    service: Service,
+    counters: SharedCounters,
+    before: Edition,
+    titles: Sequence[str] = (),
+    slot: int = 0,
 ) -> Edition:
     """Serve the files as they are now. ``titles`` have their rows in the counters already, in this order.
+
+    ``slot`` is that of this process in the counters.
 
     Raises BrokenError for what can't be served in place of the edition before.
     """
@@ -367,6 +379,8 @@ async def reload(
     cors = make_cors(edition.checked.settings.server.cors)
     api = ApiDocument(edition.checked, dev=task.dev)
     service.replace(edition.endpoints, edition.context(service.context), cors, api, edition.tasks)
+    if service.metrics is None and edition.counts:
+        service.count(WorkerMetrics(counters, slot))
     keep_out_of_collections()
     return edition
 

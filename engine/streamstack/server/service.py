@@ -18,13 +18,14 @@ from streamstack.runtime.faults import located
 from streamstack.runtime.run import Context, Run
 from streamstack.server.access import RateLimitTicket
 from streamstack.server.api_document import ApiDocument
+from streamstack.server.assets import ASSETS, send_asset
 from streamstack.server.background import BackgroundRuns
 from streamstack.server.bodies import broken_off
 from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
 from streamstack.server.endpoints import AtOnce, EndpointHandler, Routes
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
-from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition
+from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition, open_metrics
 from streamstack.server.replies import (
     ALLOW,
     CLOSE,
@@ -68,7 +69,7 @@ ABORT_TIMEOUT = 2.0
 LATER = 10.0
 
 #: Paths of the service itself; no endpoint can take them.
-_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json")
+_OWN = ("/_health", "/_ready", "/_metrics", "/_openapi.json", *ASSETS)
 #: Seconds between looks at what runs have sent so far.
 _SAMPLE_INTERVAL = 1.0
 #: Refused origins that are logged, and characters of each.
@@ -99,6 +100,8 @@ class Service:
         self.cors = cors or CorsHeaders()
         self.access = access or MetricsAccess(None, dev=False)
         self.metrics = metrics
+        if metrics is not None:
+            self.context.provide(open_metrics, metrics)
         self.request_log = request_log
         self.memory = MemoryBudget(max_memory)
         self.timers: set[RunTimer] = set()
@@ -152,6 +155,13 @@ class Service:
         if self.streams.shared is None and self.context.state.shared:
             self.streams.share(SharedStore(self.context.resource(open_redis)), self._group, self.spawn)
 
+    def count(self, metrics: WorkerMetrics) -> None:
+        """Count requests from the next one on."""
+        self.metrics = metrics
+        self.context.provide(open_metrics, metrics)
+        if self._entered:
+            self._sample(metrics)
+
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         if self.metrics is not None:
@@ -187,6 +197,8 @@ class Service:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
                 sent = await sent
+            if request.websocket is not None:
+                await request.websocket.wait_closed()
         except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
             sent = _fail(request, error)
         return sent if isinstance(sent, Whole) else Streamed(request, 200, keep=sent is KEEP)
@@ -206,6 +218,8 @@ class Service:
             sent = self.answer(request)
             if not isinstance(sent, Sent):
                 sent = await sent
+            if request.websocket is not None:
+                await request.websocket.wait_closed()
         except Exception as error:  # noqa: BLE001  (whatever it is, this connection alone has it)
             sent = _fail(request, error)
         finally:
@@ -243,8 +257,9 @@ class Service:
                     return self._answered(request, partial(self._answer_head, request, read[0]))
                 return self._answer_unfound(request, path)
             served, parameters = found
-            cors = self._cors_lines(request) if self.cors.origins else b""
-            answer = served.open(request, cors)
+            if self.cors.origins:
+                self._note_origin(request)
+            answer = served.open(request, self.cors)
         except RunError as error:
             return self._refuse(request, error)
         if served.at_once is not None:
@@ -294,7 +309,7 @@ class Service:
             life: What watched the run, if anything did.
         """
         if self.metrics is not None:
-            self.metrics.finish(served.row, answer, outcome, timer)
+            self.metrics.finish(answer, outcome, timer)
         if self.request_log is not None:
             self.request_log.ended(served.title, answer, outcome, error)
 
@@ -340,6 +355,8 @@ class Service:
         cors = self._cors_lines(request)
         if isinstance(error, RefusalError):
             lines += error.lines
+        if hdrs.UPGRADE in request.headers:
+            request.keep_alive = False  # some clients of WebSockets wait for the end of a connection that is refused
         self._note_refusal(request, error)
         return send_problem(request, error, lines=lines + cors, dev=self.context.dev)
 
@@ -371,6 +388,8 @@ class Service:
             return self._answer_metrics(request)
         if path == "/_openapi.json":
             return send(request, 200, JSON + self._cors_lines(request), self.api.data)
+        if path in ASSETS:
+            return send_asset(request, path)
         if path == "/_ready" and not self.ready:
             return send(request, 503, JSON, b'{"status":"draining"}', keep=False)
         return send(request, 200, JSON, b'{"status":"ok"}')
@@ -520,7 +539,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
     """Run an endpoint's stack for one request and answer it. Never raises but for cancellation."""
     run = Run(answer, service.context, request=lambda: served.show(request, parameters))
     answer.run = run
-    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer = RunTimer(answer, served.limits, service.timers)
     outcome = ended = "failed"
     reason: RunError | None = None
     run_inputs = NOTHING
@@ -545,11 +564,14 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                     if inputs is None
                     else RunInputs(inputs, None)
                 )
+                if request.websocket is not None:
+                    keeps = answer.resumable or served.outlives
+                    request.websocket.begin(answer, None if keeps else timer.stop)
                 if answer.resumable:
                     source = await begin(service, served, run, cast("ResumableSink", answer), run_inputs)
                 else:
-                    if served.headers is not None:
-                        answer.headers += served.headers(run, run_inputs.inputs)
+                    if served.prepare is not None:
+                        answer.headers += served.prepare(run, run_inputs.inputs)
                     value = await timer.attend(served.start(run, run_inputs.inputs))
                     sent = answer.finish(value)
             outcome = ended = "completed"
@@ -561,6 +583,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise asyncio.CancelledError from error
+            if reason.code == "stopped":
+                outcome = "cancelled"
             sent = fail(served, run, answer, reason, ticket)
         if source is not None:
             # How long a reader takes is not the request's affair any more: others see to it.
@@ -584,6 +608,8 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
         timer.end()
         if request.note_held is not None:
             service.memory.release(request)
+        if request.websocket is not None:
+            request.websocket.end()
         service.discard(timer)
         if source is None:
             service.ended(served, answer, ended, reason, timer)
@@ -697,7 +723,7 @@ def send_continue(request: Request) -> None:
 
 async def finish_sending(service: Service, served: EndpointHandler, answer: ResponseSink) -> None:
     """Stay until the client has taken a whole answer, within the time that its endpoint allows."""
-    timer = RunTimer(answer, served.limits, service.timers, served.row)
+    timer = RunTimer(answer, served.limits, service.timers)
     timer.begin_closing()
     try:
         await answer.request.room()
@@ -722,8 +748,8 @@ def answer_at_once(
         inputs = served.take(request, parameters)
         if inputs is None:
             return None
-        if served.headers is not None:
-            answer.headers += served.headers(run, inputs)
+        if served.prepare is not None:
+            answer.headers += served.prepare(run, inputs)
         sent = answer.finish(stack(run, inputs))
     except Exception as error:  # noqa: BLE001  (whatever it is, it is reported)
         outcome, reason = "failed", located(error)

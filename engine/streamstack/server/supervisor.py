@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import Any, Final, NoReturn
 
 from streamstack.connections.database.embedded import Embedded, EmbeddedError
+from streamstack.server.alerts import AlertMonitor, Notice, deliver
 from streamstack.server.context import WARM_WITHIN, AuthenticationError, DatabaseError, embedded_of, warm_databases
 from streamstack.server.metrics import SharedCounters
 from streamstack.server.reloading import BrokenError, Edition, FileChanges, next_edition, unshared
@@ -173,6 +174,13 @@ class Worker:
                         self._task.tls.reload()
                 case "reload":
                     self._reloads.put_nowait(each["titles"])
+                case "notify":
+                    self._service.spawn(self._notify(each["notice"]))
+
+    async def _notify(self, notice: Mapping[str, Any]) -> None:
+        """Send that an alert was raised, and tell the supervisor, which else lets another worker do it."""
+        await deliver(self._service.context, Notice(**notice))
+        self._channel.send(notified=notice["id"])
 
     async def _reload(self) -> None:
         while True:
@@ -180,7 +188,9 @@ class Worker:
             if not self._reloads.empty():
                 continue  # a newer edition is there already
             try:
-                self._edition = await reload(self._task, self._service, self._counters, self._edition, titles)
+                self._edition = await reload(
+                    self._task, self._service, self._counters, self._edition, titles, self._number
+                )
             except BrokenError as error:
                 # It was sound when the supervisor read it: it has changed since, and that is reported by itself.
                 log.info("reload-passed-over", reason=str(error))
@@ -347,6 +357,8 @@ class Supervisor:
         self._check_at = self._checked_at = 0.0
         self._context = task.context(joins=True, starts=False)
         self._embedded: Embedded | None = None
+        self._alerts = AlertMonitor(self._counters, task.edition.checked.settings.alerts)
+        self._notices: dict[str, tuple[Notice, Process | None]] = {}  # those that are not sent yet, with who does it
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; return when the last worker is gone.
@@ -418,7 +430,20 @@ class Supervisor:
                 except Exception as error:  # noqa: BLE001  (whatever it is, the workers go on)
                     self._task.announce(str(error))
                     pause = LONGEST_PAUSE
-        self._check_at = monotonic() + pause
+        self._notify()
+        self._check_at = monotonic() + min(pause, self._alerts.pause())
+
+    def _notify(self) -> None:
+        """Look at the figures, and let a worker send each notice; one that has died has its notices sent by another."""
+        for notice in self._alerts.look():
+            self._notices[notice.id] = (notice, None)
+        if self._stopping:
+            return
+        ready = [slot.process for slot in self._slots if slot.process is not None and slot.process.ready]
+        for notice, sender in list(self._notices.values()):
+            if ready and sender not in self._processes():
+                self._notices[notice.id] = (notice, ready[0])
+                ready[0].channel.send(do="notify", notice=asdict(notice))
 
     # ---------------------------------------------------------------------------- workers
 
@@ -506,6 +531,8 @@ class Supervisor:
                 self._announce()
             if each.get("retiring"):
                 self._replace_leaving(process)
+            if "notified" in each:
+                self._notices.pop(each["notified"], None)
 
     def _announce(self) -> None:
         """Say where it is served, once all workers are ready."""
@@ -626,6 +653,8 @@ class Supervisor:
             task.announce(f"{error}\n{STILL_SERVED}")
             return
         self._counters.register(edition.counted)
+        self._alerts.replace(edition.checked.settings.alerts)
+        self._check_at = 0.0
         if news := edition.news(task.edition):
             task.announce(news)
         self._task = replace(task, edition=edition)

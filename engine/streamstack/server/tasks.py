@@ -73,9 +73,14 @@ class TaskHandler:
         self.plan = plan
         self.row = 0
 
-    def take_row(self, row: int) -> None:
-        """Count in this row."""
-        self.row = row
+    @property
+    def row_titles(self) -> list[str]:
+        """The title of the row in which its figures are kept."""
+        return [self.title]
+
+    def take_rows(self, row_of: Callable[[str], int]) -> None:
+        """Count in this row from now on."""
+        self.row = row_of(self.title)
 
     @property
     def name(self) -> str:

@@ -164,6 +164,16 @@ class _Conversation:
                 await asyncio.sleep(self._client.resume_delay)
                 self._headers["Last-Event-ID"] = self._last_id
                 await self._send(session, None)
+            if self._client.rating is not None:
+                await self._rate(session, self._client.rating)
+
+    async def _rate(self, session: aiohttp.ClientSession, rating: Mapping[str, Any]) -> None:
+        """Rate the run, as a client does with `POST /_runs/{run}/rating`."""
+        headers = {name: value for name, value in self._headers.items() if name.lower() != "content-type"}
+        url = self._url.origin() / "_runs" / (self.answer.run or "none") / "rating"
+        async with session.post(url, headers=headers, json=rating) as response:
+            if response.status >= 400:
+                self.answer.failure = f"the client could not rate the run: {await response.text()}"
 
     def leave(self) -> None:
         """Record that the client has left."""

@@ -102,6 +102,7 @@ class _Check:
         yield self._client_actions()
         yield self._calls()
         yield self._database()
+        yield self._mails()
         yield self._log()
 
     def _fail(self, key: str, message: str, diff: Sequence[str] = ()) -> Failure:
@@ -341,6 +342,18 @@ class _Check:
                 )
                 diff += [f"+ {shown(each)}" for each in rows]
                 yield Failure(expected.mark, f"`database`: {reason}", tuple(diff[:_MOST_LINES]), self._definition())
+
+    def _mails(self) -> Iterator[Failure]:
+        expected, mails = self._expect.mails, self._seen.mails
+        if expected is None:
+            return
+        listed = [f"  {shown({name: mail[name] for name in ('to', 'subject')})}" for mail in mails]
+        for wanted, mail in zip(expected, mails, strict=False):
+            if reason := differs(wanted.parts, mail):
+                yield Failure(wanted.mark, f"`mails`: {reason}", tuple(listed), self._definition())
+        if len(expected) != len(mails):
+            message = f"`mails`: expected {counted(len(expected), 'mail')}, sent {len(mails)}"
+            yield self._fail("mails", message, listed)
 
     def _log(self) -> Iterator[Failure]:
         for expected in self._expect.log or ():

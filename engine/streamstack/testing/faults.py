@@ -10,7 +10,7 @@ import resource
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -92,6 +92,10 @@ class Violation:
     command: str
 
 
+def _addressed(mail: Mapping[str, Any]) -> tuple[str, str]:
+    return str(mail["to"]), mail["subject"]
+
+
 @dataclass(slots=True)
 class Sweep:
     """What a sweep found; ``count`` is the number of faults."""
@@ -171,6 +175,9 @@ def scenarios(case: Case, baseline: Observation) -> Iterator[Scenario]:
     for index, answer in enumerate(baseline.answers):
         if case.exchanges[index].client == CaseClient(background=case.exchanges[index].client.background):
             yield from _of_client(case, index, answer)
+    for number in range(1, min(len(baseline.mails), _MOST_PLACES) + 1):
+        yield Scenario(f"reject mail {number}", "mail", Injection(mails={number: "refused"}))
+        yield Scenario(f"lose the mail server at mail {number}", "mail", Injection(mails={number: "lost"}))
     for number in _places(baseline.statements + 1, _MOST_PLACES)[1:]:
         name = f"break the connection before statement {number}"
         yield Scenario(name, "database", Injection(statement=number))
@@ -384,7 +391,7 @@ class _Judge:
     def __init__(self, project: TestProject, case: Case, baseline: Observation, other: Observation) -> None:
         self._case = case
         self._baseline = baseline
-        edition = project.edition(case.env)
+        edition = project.edition(case.env, variants=case.experiments)
         self._limit = edition.checked.settings.server.max_memory or _GROWTH
         self._exchanges: list[_Baseline] = []
         for index, answer in enumerate(baseline.answers):
@@ -420,6 +427,7 @@ class _Judge:
         yield from self._upstreams(scenario, seen)
         yield from self._afters(seen)
         yield from self._rows(seen)
+        yield from self._mails(seen)
         yield from self._log(seen)
         grown, self._peak = _peak() - self._peak, max(self._peak, _peak())
         if grown > self._limit:
@@ -527,6 +535,7 @@ class _Judge:
             if (
                 late
                 and call.method not in _REPEATABLE
+                and "webhook-id" not in call.headers  # by which its receiver knows it again
                 and counted[_repetition(call)] > self._expected_calls[_repetition(call)]
             ):
                 yield f"call {call.number} ({call.method} {call.url.host}) is repeated after the first chunk"
@@ -559,6 +568,13 @@ class _Judge:
             for expected, found in zip(ours, theirs, strict=False):
                 if isinstance(expected, list) and isinstance(found, list) and len(found) > len(expected):
                     yield f"the database has {len(found)} rows instead of {len(expected)}"
+
+    def _mails(self, seen: Observation) -> Iterator[str]:
+        """Find mails that were sent twice."""
+        ours, theirs = (Counter(map(_addressed, each.mails)) for each in (self._baseline, seen))
+        for (to, subject), count in theirs.items():
+            if count > (expected := ours[to, subject]) > 0:
+                yield f"the mail `{subject}` to {to} is sent {counted(count, 'time')} instead of {expected}"
 
     def _log(self, seen: Observation) -> Iterator[str]:
         """Find failures inside the engine."""

@@ -16,9 +16,11 @@ import structlog
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import Mark, RunError
 from streamstack.functions.db import open_databases
+from streamstack.functions.email import open_mailer
 from streamstack.language import nodes
 from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
 from streamstack.language.filters import tests as filter_tests
+from streamstack.language.mail import Address
 from streamstack.language.masking import mask
 from streamstack.language.nodes import Node
 from streamstack.language.settings import default_database
@@ -60,6 +62,7 @@ class Injection:
     Args:
         answers: Faults of upstreams' answers, by the number of the call.
         clients: How clients behave in the place of those of the test, by exchange.
+        mails: How mails are treated, by their number.
         statement: The statement at which the connection to the database is lost, counted from 1; 0 is none.
         lose_reply: The database gets that statement, and only its answer is lost.
         stays_down: The database stays away after that.
@@ -68,6 +71,7 @@ class Injection:
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
     clients: Mapping[int, CaseClient] = field(default_factory=dict)
+    mails: Mapping[int, str] = field(default_factory=dict)
     statement: int = 0
     lose_reply: bool = False
     stays_down: bool = False
@@ -93,6 +97,7 @@ class Observation:
         ends: How runs ended, by their id.
         calls: What upstreams were asked.
         recordings: What real upstreams answered.
+        mails: What was sent by mail.
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
@@ -105,6 +110,7 @@ class Observation:
     ends: dict[str, RunEnd] = field(default_factory=dict)
     calls: Sequence[Call] = ()
     recordings: Sequence[Recording] = ()
+    mails: Sequence[Mapping[str, Any]] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
@@ -210,7 +216,7 @@ def _contract_violations(edition: Edition, exchange: Exchange, answer: ReceivedA
 
 
 def _edition(project: TestProject, case: Case) -> Edition:
-    edition = project.edition(case.env)
+    edition = project.edition(case.env, variants=case.experiments)
     keys = set()
     for exchange in case.exchanges:
         request = exchange.request
@@ -218,7 +224,7 @@ def _edition(project: TestProject, case: Case) -> Edition:
             key = project.caller_key(edition, edition.endpoint(request.method, request.path), request.auth)
             if key is not None:
                 keys.add(key)
-    return project.edition(case.env, frozenset(keys)) if keys else edition
+    return project.edition(case.env, frozenset(keys), case.experiments) if keys else edition
 
 
 @dataclass(slots=True)
@@ -254,6 +260,8 @@ class _CaseRun:
                 upstreams.overlay(number, fault)
             opened = TemporaryDatabases(context.databases, context.folder, self.databases)
             context.provide(open_databases, opened)
+            if self.project.sends_mail:  # whose library most tests don't need
+                self._catch_mails(context, injection)
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
@@ -306,6 +314,14 @@ class _CaseRun:
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
+
+    def _catch_mails(self, context: Context, injection: Injection) -> None:
+        from streamstack.testing.mails import CaughtMails  # noqa: PLC0415
+
+        sender = context.email.sender or Address("sender", "test.invalid")
+        caught = CaughtMails(replace(context.email, sender=sender), injection.mails)
+        context.provide(open_mailer, caught)
+        self.seen.mails = caught.mails
 
     def _upstreams(self) -> LocalUpstreams:
         if not self.record:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from streamstack import clock
@@ -15,7 +16,7 @@ from streamstack.functions import REGISTRY
 from streamstack.language.authentication import ApiKey, CredentialPlace, Jwt, Key, Method, digest_of
 from streamstack.language.cases import Case
 from streamstack.language.definition import Endpoint
-from streamstack.language.graph import steps_with_called
+from streamstack.language.graph import steps_of, steps_with_called
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
 from streamstack.runtime.plan import Plan, compile_project
@@ -58,16 +59,20 @@ class TestProject:
     checked: Checked
     _plans: tuple[Plan, ...]
     probes: Probes | None = None
-    _editions: dict[tuple[frozenset[tuple[str, str]], frozenset[CallerKey]], Edition] = field(default_factory=dict)
+    _editions: dict[tuple[frozenset[Any], ...], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
     _contracts: dict[int, ApiContract] = field(default_factory=dict)
     _routes: Routes[Endpoint] = field(init=False)
     _users: set[int] = field(init=False)  # the ids of steps that use a database
+    sends_mail: bool = field(init=False)
 
     def __post_init__(self) -> None:
         project = self.checked.project
         self._routes = Routes([(each.method, each.path, each) for each in project.endpoints])
         uses = uses_of(project, self.checked.settings.databases)
+        self.sends_mail = any(
+            step.function.name == "email.send" for each in project.definitions for step in steps_of(each.stack)
+        )
         self._users = {id(step) for each in uses.values() for _, step in each}
 
     @classmethod
@@ -81,17 +86,22 @@ class TestProject:
         """The errors for which it can't be served."""
         return [each for each in self.checked.findings if each.severity == "error"]
 
-    def edition(self, env: Mapping[str, str], keys: frozenset[CallerKey] = frozenset()) -> Edition:
-        """Return the project with an environment, and with API keys beside those of its settings.
+    def edition(
+        self,
+        env: Mapping[str, str],
+        keys: frozenset[CallerKey] = frozenset(),
+        variants: Mapping[str, str] = MappingProxyType({}),
+    ) -> Edition:
+        """Return the project with an environment, API keys beside those of its settings, and fixed variants.
 
         Raises UnservableError, and ValueError with the findings of settings that are wrong in this environment.
         """
-        key = (frozenset(env.items()), keys)
+        key = (frozenset(env.items()), keys, frozenset(variants.items()))
         if key not in self._editions:
-            self._editions[key] = self._make(env, keys)
+            self._editions[key] = self._make(env, keys, variants)
         return self._editions[key]
 
-    def _make(self, env: Mapping[str, str], keys: frozenset[CallerKey]) -> Edition:
+    def _make(self, env: Mapping[str, str], keys: frozenset[CallerKey], variants: Mapping[str, str]) -> Edition:
         settings, plans, checked = self.checked.settings, self._plans, self.checked
         place = find_settings(self.root)
         name = display_name(place or self.root / SETTINGS)
@@ -107,6 +117,10 @@ class TestProject:
             settings,
             authentication={name: self._accepting(method, keys) for name, method in settings.authentication.items()},
             state=replace(settings.state, redis=None),
+            experiments={
+                name: each.fixed(variants[name]) if name in variants else each
+                for name, each in settings.experiments.items()
+            },
         )
         endpoints = make_endpoints(plans, settings, dev=False)
         routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])

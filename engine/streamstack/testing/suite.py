@@ -278,7 +278,7 @@ def run_suite(suite: Suite, session: Session, jobs: int | None) -> Iterator[Resu
     if processes_for(len(tests), jobs) > 1:
         for test in tests:
             with suppress(UnservableError, ValueError):  # which are that test's failure
-                test.project.edition(test.case.env)  # once, before processes are forked
+                test.project.edition(test.case.env, variants=test.case.experiments)  # once, before processes are forked
     for index, result in run_on_processes(tests, session.run, session.close, jobs):
         test = tests[index]
         died = (Failure(test.case.mark, "the process that ran this test died"),)

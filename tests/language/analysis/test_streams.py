@@ -9,6 +9,7 @@ import pytest
 from streamstack.language.analysis.walker import analyse, callees_of
 from streamstack.language.definition import Endpoint
 from streamstack.language.loading.documents import read_document
+from streamstack.language.loading.groups import Inheritance
 from streamstack.language.project import validate
 from streamstack.language.settings import Streaming
 from streamstack.language.source import read
@@ -142,7 +143,7 @@ def test_a_thousand_endpoints_are_analysed_in_about_a_second() -> None:
     )
     steps = "".join(block.replace("{n}", str(n)) for n in range(30))
     (document,), _ = read(head + steps, "t.yaml")
-    definition = read_document(document, FUNCTIONS, Streaming()).definition
+    definition = read_document(document, FUNCTIONS, Inheritance(Streaming())).definition
     assert isinstance(definition, Endpoint)
     callees = callees_of({})
     begin = time.process_time()

@@ -11,10 +11,11 @@ from streamstack.errors import ERRORS, Diagnostic, Mark
 from streamstack.language import nodes
 from streamstack.language.cases import Case, CaseFile, Exchange
 from streamstack.language.definition import ConstantArgument, Definition, Endpoint, Project
+from streamstack.language.experiments import Experiment
 from streamstack.language.expressions.compile import Constant
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values, steps_of
-from streamstack.language.names import certain, listed, nearest
+from streamstack.language.names import certain, listed, nearest, suggestion
 from streamstack.language.nodes import Scalar
 from streamstack.language.paths import parse_path
 
@@ -24,15 +25,22 @@ _OF_STREAMS: Final = ("text", "chunks", "events", "done", "streamed")
 _NOT_FOUND: Final = (404, 405)
 
 
-def check_cases(file: CaseFile, project: Project, configured: Mapping[str, Collection[str]]) -> list[Diagnostic]:
+def check_cases(
+    file: CaseFile,
+    project: Project,
+    configured: Mapping[str, Collection[str]],
+    experiments: Mapping[str, Experiment] | None = None,
+) -> list[Diagnostic]:
     """Report what the tests of a file ask of a project that has no such thing.
 
     ``configured`` are the names that the settings have, by section; of a section that is not in it any name passes.
+    ``experiments`` are those of the settings; None where they are not known.
     """
     codes, variables = _codes(project), _variables(project)
     found: list[Diagnostic] = []
     for case in file.tests:
         found += _check_environment(case, variables)
+        found += _check_experiments(case, experiments) if experiments is not None else ()
         for exchange, node in _exchanges(case):
             found += _check_request(exchange, node, project)
             found += _check_databases(exchange, configured.get("databases"))
@@ -185,10 +193,27 @@ def _variables(project: Project) -> frozenset[str]:
     )
 
 
+def _check_experiments(case: Case, experiments: Mapping[str, Experiment]) -> Iterator[Diagnostic]:
+    """Report experiments and variants that the settings lack."""
+    for name, variant in case.experiments.items():
+        known = experiments[name].variants if name in experiments else experiments
+        if name in experiments and variant in known:
+            continue
+        word = variant if name in experiments else name
+        owner = f"the experiment `{name}` has no variant" if name in experiments else "the settings have no experiment"
+        mark = next((key.mark for key in _keys(case.node, "experiments") if key.text == name), case.mark)
+        near = suggestion(word, known, f"write {listed(known)}" if known else "declare it under `experiments`")
+        yield make_diagnostic("unknown-variant", mark, f"{owner} `{word}`", near)
+
+
+def _keys(node: nodes.Node, name: str) -> Iterator[Scalar]:
+    written = node.get(name) if isinstance(node, nodes.Mapping) else None
+    yield from (key for key, _ in written.items) if isinstance(written, nodes.Mapping) else ()
+
+
 def _check_environment(case: Case, read: frozenset[str]) -> Iterator[Diagnostic]:
     """Report variables that are misspelt: others may be read by a library, or be there for another test."""
-    written = case.node.get("env") if isinstance(case.node, nodes.Mapping) else None
-    for key, _ in written.items if isinstance(written, nodes.Mapping) else ():
+    for key in _keys(case.node, "env"):
         near = certain(key.text, read - case.env.keys()) if key.text not in read else ""
         if near:
             message = f"no definition reads the environment variable {key.text}"

@@ -14,6 +14,7 @@ from streamstack.formats.spec import Format
 from streamstack.language import nodes
 from streamstack.language.definition import (
     Arguments,
+    Authentication,
     ConstantArgument,
     Definition,
     Endpoint,
@@ -91,8 +92,13 @@ def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> l
             for read in value.reads
             if read.name == "auth"
         ]
+    return check_ways(endpoint.authentication, known)
+
+
+def check_ways(authentication: Authentication | None, known: Collection[str] | None) -> list[Diagnostic]:
+    """Report the names of an authentication that the settings lack."""
     found = []
-    for way in endpoint.authentication.ways:
+    for way in () if authentication is None else authentication.ways:
         if known is None or way.name in known:
             continue
         found.append(
@@ -445,7 +451,7 @@ def _ranges(definition: Definition, root: nodes.Node) -> list[tuple[frozenset[st
     allowing = {step.mark: step.allow for step in steps_of(definition.stack) if step.allow}
     if not allowing:
         return []
-    return [(allowing[node.mark], node.mark, _end(node)) for node in _mappings(root) if node.mark in allowing]
+    return [(allowing[node.mark], node.mark, end_of(node)) for node in _mappings(root) if node.mark in allowing]
 
 
 def _mappings(node: nodes.Node) -> Iterable[nodes.Mapping]:
@@ -458,9 +464,9 @@ def _mappings(node: nodes.Node) -> Iterable[nodes.Mapping]:
             yield from _mappings(item)
 
 
-def _end(node: nodes.Node) -> Mark:
+def end_of(node: nodes.Node) -> Mark:
     """Return the last place of a node."""
     if isinstance(node, Scalar):
         return max(node.mark, node.mark_at(len(node.text)))
     inner = node.items if isinstance(node, Sequence) else [each for pair in node.items for each in pair]
-    return max((_end(each) for each in inner), default=node.mark)
+    return max((end_of(each) for each in inner), default=node.mark)

@@ -401,6 +401,8 @@ class Evaluator:
                 message, hint = f"`sent` has no `{key}`, which is {self._unsent[key]}", f"read `input.{key}`"
             elif not known:
                 hint = "declare it under `inputParameters`"
+        elif path is not None and len(path) == 2 and path[0] == "experiment" and not near:
+            hint = "declare it under `experiments` in streamstack.yaml"
         mark = self._key_mark(node)
         replacement = replace_word(mark, key, near) if certain and near and mark != self.mark(node) else None
         self._reports.add("unknown-property", mark, message, hint, replacement=replacement)

@@ -16,6 +16,7 @@ from streamstack.language.definition import (
     Endpoint,
     Entries,
     FunctionDefinition,
+    GroupDefinition,
     Items,
     Step,
     Task,
@@ -76,7 +77,7 @@ class Names:
         binding = state.names.get(name)
         if binding is None:
             if name in OF_REQUESTS and isinstance(self._definition, Task):
-                message = f"`{name}` is not bound: a task has no request"
+                message = f"`{name}` is not bound: a task {OF_REQUESTS[name]}"
                 self._reports.add("unbound-name", read.mark, message, "remove it; `run.tick` is the time of the run")
             elif name in EVERYWHERE:
                 self._check_body(read)
@@ -273,7 +274,7 @@ CHOICES = "oneOf"
 
 
 def check_calls(
-    definition: Definition, functions: Mapping[str, FunctionDefinition], unread: Collection[str]
+    definition: Definition | GroupDefinition, functions: Mapping[str, FunctionDefinition], unread: Collection[str]
 ) -> list[Diagnostic]:
     """Check every step of a definition that calls functions of the project.
 

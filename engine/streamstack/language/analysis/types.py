@@ -163,8 +163,9 @@ class _Loop:
 class Results:
     """What the functions of a project give, worked out when they are first called."""
 
-    def __init__(self, functions: Mapping[str, FunctionDefinition]) -> None:
+    def __init__(self, functions: Mapping[str, FunctionDefinition], experiment: Shape = ANY) -> None:
         self.functions = functions
+        self.experiment = experiment  # what `experiment` is, by the settings
         self._known: dict[str, Shape] = {}
         self._working: list[str] = []
 
@@ -288,6 +289,7 @@ class TypeWalker:
             ),
             "run": record({"id": TEXT, "startedAt": shapes.parse("timestamp"), "elapsedMs": COUNT, "outcome": ANY}),
             "stream": record({"count": COUNT, "bytes": COUNT}),
+            "experiment": self._results.experiment,
         }
         if isinstance(self._definition, Task):
             env |= dict.fromkeys(OF_REQUESTS, ANY)  # reported as not bound

@@ -39,6 +39,7 @@ from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
 from streamstack.language.kinds import Kind
 from streamstack.language.names import listed
+from streamstack.language.shapes import ANY, Shape
 from streamstack.language.values import MISSING
 
 
@@ -75,12 +76,15 @@ class Callees:
     __slots__ = ("_functions", "_known", "_sum_up", "results")
 
     def __init__(
-        self, functions: Mapping[str, FunctionDefinition], sum_up: Callable[[FunctionDefinition, Callees], Summary]
+        self,
+        functions: Mapping[str, FunctionDefinition],
+        sum_up: Callable[[FunctionDefinition, Callees], Summary],
+        experiment: Shape = ANY,
     ) -> None:
         self._functions = functions
         self._sum_up = sum_up
         self._known: dict[str, Summary] = {}
-        self.results = Results(functions)
+        self.results = Results(functions, experiment)
 
     def summary(self, name: str) -> Summary | None:
         """Return what a function does; None where there is none of that name."""
@@ -478,9 +482,12 @@ def _called_names(step: Step) -> list[str]:
     return []
 
 
-def callees_of(functions: Mapping[str, FunctionDefinition]) -> Callees:
-    """Return what `analyse` knows of functions, to be shared by the definitions of a project."""
-    return Callees(functions, _sum_up)
+def callees_of(functions: Mapping[str, FunctionDefinition], experiment: Shape = ANY) -> Callees:
+    """Return what `analyse` knows of functions, to be shared by the definitions of a project.
+
+    ``experiment`` is the shape of the reserved name `experiment`.
+    """
+    return Callees(functions, _sum_up, experiment)
 
 
 #: What is wrong whatever the steps would do that could not be read.

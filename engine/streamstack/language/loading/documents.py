@@ -19,6 +19,7 @@ from streamstack.language.definition import (
     Definition,
     Endpoint,
     FunctionDefinition,
+    GroupDefinition,
     Input,
     InputRules,
     Items,
@@ -39,6 +40,7 @@ from streamstack.language.loading.arguments import (
     python_values,
     read_headers,
 )
+from streamstack.language.loading.groups import CallReader, Inheritance, without_rejections
 from streamstack.language.loading.inputs import check_promises, check_sent, check_streams, read_input, read_inputs
 from streamstack.language.loading.steps import StepReader, retry_of
 from streamstack.language.names import DEFINITION, certain, nearest, suggestion
@@ -50,7 +52,7 @@ from streamstack.language.values import MISSING, parse_rate
 from streamstack.spec import fields_of, is_null
 
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
-_UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication", "schedule")
+_UNREAD: Final = (*("kind", "method", "path", "name", "streaming", "authentication", "schedule"), *("before", "after"))
 
 
 @fast_dataclass()
@@ -62,7 +64,7 @@ class Reading:
     where nothing else was left out; None without any.
     """
 
-    definition: Definition | None
+    definition: Definition | GroupDefinition | None
     findings: list[Diagnostic]
     whole: bool
     unread: frozenset[str] | None = None
@@ -70,22 +72,22 @@ class Reading:
 
 def load(
     document: Document, registry: Registry, streaming_defaults: Streaming, input_rules: InputRules = STRICT
-) -> tuple[Definition | None, list[Diagnostic]]:
+) -> tuple[Definition | GroupDefinition | None, list[Diagnostic]]:
     """Load a document; None where it has an error, since it could not be run.
 
     All faults of the document are found in one go. Nothing is raised.
     """
-    reading = read_document(document, registry, streaming_defaults, input_rules)
+    reading = read_document(document, registry, Inheritance(streaming_defaults), input_rules)
     failed = any(finding.severity == "error" for finding in reading.findings)
     return None if failed else reading.definition, reading.findings
 
 
 def read_document(
-    document: Document, registry: Registry, streaming_defaults: Streaming, input_rules: InputRules = STRICT
+    document: Document, registry: Registry, inheritance: Inheritance, input_rules: InputRules = STRICT
 ) -> Reading:
     """Read as much of a document as its faults allow.
 
-    ``streaming_defaults`` and ``input_rules`` are those of the settings.
+    ``inheritance`` is what it has from the settings and its groups, ``input_rules`` are those of the settings.
     """
     faults = Faults()
     root = document.root
@@ -105,7 +107,7 @@ def read_document(
             f"if not, add it to streamstack.yaml: `ignore: [{PurePath(root.mark.file).name}]`",
         )
         return Reading(None, faults.found, whole=False)
-    definition = _DocumentReader(root, registry, faults).read(streaming_defaults, input_rules)
+    definition = _DocumentReader(root, registry, faults).read(inheritance, input_rules)
     sound = definition is not None and not faults.holes
     unread = None if faults.unread is None or not sound else frozenset(faults.unread)
     return Reading(definition, faults.found, whole=sound and unread is None, unread=unread)
@@ -115,6 +117,9 @@ def _is_foreign(root: Mapping) -> bool:
     """Return whether a document has unknown keys, and none that only a definition has, not even misspelt."""
     names = [key.text for key, _ in root.items]
     known = {field.name for fields in DOCUMENTS.values() for field in fields}
+    kind = root.get("kind")
+    if isinstance(kind, Scalar) and kind.text in DOCUMENTS:
+        return False
     own = ("method", "path", "functionStack", "inputParameters", "responseType")
     return any(name not in known for name in names) and not any(name in own or nearest(name, own) for name in names)
 
@@ -126,9 +131,11 @@ class _DocumentReader:
         self.root = root
         self.faults = faults
         self.owner = "a definition"
-        self.arguments = ArgumentReader(faults, StepReader(registry, faults).read_stack, of_steps=False)
+        steps = StepReader(registry, faults)
+        self.arguments = ArgumentReader(faults, steps.read_stack, of_steps=False)
+        self.calls = CallReader(faults, self.arguments, steps)
 
-    def read(self, streaming_defaults: Streaming, input_rules: InputRules) -> Definition | None:
+    def read(self, inheritance: Inheritance, input_rules: InputRules) -> Definition | GroupDefinition | None:
         kind = self._kind()
         if kind is None:
             return None
@@ -137,6 +144,9 @@ class _DocumentReader:
         unread = [each.name for each in fields if each.name in _UNREAD]
         self._move_declarations()
         self.root, _ = self.arguments.as_meant(fields, self.root, self.owner)
+        written = self.root
+        if kind in ("endpoint", "group"):
+            self.root = inheritance.apply(written) if kind == "endpoint" else without_rejections(written)
         read = self.arguments.read_arguments(fields, self.root, self.owner, "", unread=unread)
         values = python_values(fields, read)
         common = {
@@ -147,8 +157,12 @@ class _DocumentReader:
             "disabled": values.get("disabled", False),
             "allow": frozenset(values.get("allow", ())),
         }
+        if kind in ("endpoint", "group"):
+            common["stack"] = self.calls.around(self.root, common["stack"])
         if kind == "endpoint":
-            return self._endpoint(values, common, streaming_defaults, input_rules)
+            return self._endpoint(values, common, inheritance, input_rules)
+        if kind == "group":
+            return replace(self._group(values, common, inheritance.streaming), root=written)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
         return self._function(common) if kind == "function" else self._task(values, common)
 
@@ -190,8 +204,9 @@ class _DocumentReader:
         return None
 
     def _endpoint(
-        self, values: dict[str, Any], common: dict[str, Any], streaming_defaults: Streaming, input_rules: InputRules
+        self, values: dict[str, Any], common: dict[str, Any], inheritance: Inheritance, input_rules: InputRules
     ) -> Endpoint:
+        streaming_defaults = inheritance.streaming
         for key, meaning in NOT_YET.items():
             written = self.root.key(key)
             if self._get(key) is not None and written is not None:
@@ -203,7 +218,7 @@ class _DocumentReader:
                 )
         declared = self._get("inputParameters")
         inputs = read_inputs(declared, self.faults)
-        path, method = self._path(), self._method()
+        path, method = self._path(inheritance.prefix), self._method()
         names = {key.text for key, _ in declared.items} if isinstance(declared, Mapping) else set()
         check_sent(inputs, names, path, self._mark_of("path"), self.faults)
         response_type = values.get("response_type", "streaming")
@@ -217,7 +232,10 @@ class _DocumentReader:
             streaming = replace(streaming, format=chosen)
         # The SDKs send all that their own server takes; an endpoint declares what it uses of it.
         speaks = response_type == "streaming" and streaming.format in DIALECTS
-        check_streams(inputs, method, streaming.format if speaks else "", self.faults)
+        check_streams(inputs, method, streaming.format if response_type == "streaming" else "", self.faults)
+        if response_type == "streaming" and streaming.format == "websocket" and method not in ("GET", ""):
+            message = f"`format: websocket` is opened with a GET request, and the method is {method}"
+            self.faults.add("bad-method", self._mark_of("method"), message, "write `method: GET`")
         check_content_type(headers, response_type, streaming.format, self.faults)
         return Endpoint(
             method=method,
@@ -319,6 +337,24 @@ class _DocumentReader:
             **common,
         )
 
+    def _group(self, values: dict[str, Any], common: dict[str, Any], defaults: Streaming) -> GroupDefinition:
+        read_headers(self._get("headers"), self.faults)
+        self._rate_limits(values.get("rate_limit", ()))
+        node = self._get("streaming")
+        if isinstance(node, Mapping):
+            self.faults.extend(parse_streaming(node, defaults)[1])
+        elif node is not None:
+            message = f"`streaming` of a group must be a mapping, not {describe(node)}"
+            self.faults.add("wrong-type", node.mark, message, "write `{format: sse}`, or remove it")
+        return GroupDefinition(
+            path=self._path().rstrip("/"),
+            root=self.root,
+            stack=common["stack"],
+            mark=common["mark"],
+            authentication=self._authentication(),
+            allow=common["allow"],
+        )
+
     def _text(self, key: str) -> str | None:
         """Return a required text; None where it is missing, which is reported elsewhere, or none."""
         node = self._get(key)
@@ -352,11 +388,16 @@ class _DocumentReader:
         self.faults.add("bad-method", node.mark, f"{shown} is not an HTTP method", meant, replacement)
         return "GET"
 
-    def _path(self) -> str:
+    def _path(self, prefix: str = "") -> str:
         path = self._text("path")
         fault = None if path is None else refuse_path(path)
-        if path is None or fault is None:
-            return path or ""
+        if path is None:
+            return ""
+        if fault is None:
+            whole = f"{prefix}{path}".rstrip("/") or "/" if prefix else path
+            if prefix and (fault := refuse_path(whole)) is not None:  # both have a parameter of one name
+                self.faults.add("bad-path", self._mark_of("path"), f"with the prefix of its group: {fault.message}")
+            return whole
         node = self._get("path")
         replacement = None
         if fault.instead and isinstance(node, Scalar):

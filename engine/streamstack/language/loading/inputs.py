@@ -522,7 +522,7 @@ def _check_stream(stream: Input, inputs: tuple[Input, ...], method: str, format_
             f"`{stream.name}` is a stream: without a body it is one without items, and has no default",
             "take the default out",
         )
-    if method in ("GET", "HEAD"):
+    if method in ("GET", "HEAD") and format_ not in ("auto", "websocket"):
         faults.add(
             "bad-constraint",
             stream.mark,

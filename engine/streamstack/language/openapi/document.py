@@ -25,6 +25,7 @@ from streamstack.language.openapi.responses import (
     is_bodiless,
     make_content,
     make_errors,
+    make_upgrade,
     own_media_types,
     raised,
     raises_any_status,
@@ -180,10 +181,12 @@ class _Maker:
         for media in own_media_types(endpoint, nodes):
             content.setdefault(media, content.get(JSON, {}))
         responses: dict[str, Any] = {}
-        for status in statuses:
+        for status in statuses if endpoint.streaming.format != "websocket" else ():
             responses[status] = {"description": description, "headers": headers}
             if content and not is_bodiless(status) and endpoint.method != "HEAD":
                 responses[status]["content"] = content
+        if endpoint.upgrades:
+            responses |= make_upgrade(endpoint, headers)
         ways = endpoint.authentication.ways if endpoint.authentication is not None else ()
         forbidden = any(way.scopes or self._in_cookie(way.name) for way in ways)
         if endpoint.streaming.resume is not None:

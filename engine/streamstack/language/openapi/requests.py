@@ -131,6 +131,8 @@ def _described(declared: Input, more: str = "") -> str:
 
 def make_body(endpoint: Endpoint, definitions: Definitions) -> Schema | None:
     """Return the request body; None where requests have none."""
+    if endpoint.upgrades:
+        return None  # what a client sends are messages
     route = parameters(endpoint.path)
     stream = next((each for each in endpoint.inputs if each.type == "stream"), None)
     if stream is not None:

@@ -38,6 +38,7 @@ _SHARED: Final[Mapping[int, tuple[str, str]]] = {
     404: ("NotFound", "The stream does not exist: it has expired, or it belongs to another client."),
     406: ("NotAcceptable", "The endpoint supports none of the formats in `Accept`."),
     409: ("Conflict", "The run was stopped, or the database has a conflicting row."),
+    426: ("UpgradeRequired", "The endpoint is a WebSocket: it needs `Upgrade: websocket`."),
     413: ("ContentTooLarge", "The request body is too large."),
     415: ("UnsupportedMediaType", "The request body has a media type that is not supported."),
     422: ("UnprocessableContent", "The `Idempotency-Key` was used with a different request."),
@@ -61,6 +62,8 @@ def formats_of(endpoint: Endpoint) -> list[tuple[str, Format]]:
     if endpoint.streaming.format == "auto":
         return list(BY_MEDIA_TYPE.items())
     spec = BY_NAME[endpoint.streaming.format]
+    if spec.upgrade:
+        return []
     named = next((value for name, value in endpoint.headers if name.lower() == "content-type"), None)
     media = spec.content_type if named is None else named.constant
     return [(media.partition(";")[0].strip() if isinstance(media, str) else "*/*", spec)]
@@ -126,6 +129,22 @@ def own_media_types(endpoint: Endpoint, nodes: list[Node]) -> list[str]:
         elif written is not None:
             found.append(None)
     return [each.partition(";")[0].strip() if isinstance(each, str) else "*/*" for each in found]
+
+
+def make_upgrade(endpoint: Endpoint, headers: Schema) -> Schema:
+    """Return the response to the handshake of a WebSocket; OpenAPI has no place for the messages that follow."""
+    takes = next((each for each in endpoint.inputs if each.type == "stream"), None)
+    description = (
+        "With `Upgrade: websocket` the connection becomes a WebSocket. Each chunk is a text message, a JSON object "
+        "with `content`, and with `event`, `id` and `metadata` where they are set; `done`, `error` and `gap` are "
+        "objects with that one property. Close codes: 1000 the clean end, 1001 shutdown, 1007 to 1009 an invalid "
+        "message from the client, 1011 any other error."
+    )
+    if takes is not None:
+        name = f"`{takes.name}` ({takes.decode})" if takes.decode else f"`{takes.name}`"
+        description += f" Messages from the client are the input {name}."
+    own = {name: each for name, each in headers.items() if name != "Content-Type"}
+    return {"101": {"description": description, "headers": own}}
 
 
 def success_statuses(graph: Graph, nodes: list[Node]) -> list[str]:
@@ -198,6 +217,8 @@ def error_statuses(
         found.add(429)
     if endpoint.response_type == "streaming" and endpoint.streaming.format == "auto":
         found.add(406)
+    if endpoint.upgrades:
+        found |= {400, 403} if endpoint.streaming.format == "auto" else {400, 403, 426}
     if resumable:
         found |= {404, 406, 409, 429}
         if endpoint.method not in ("GET", "HEAD", "OPTIONS"):

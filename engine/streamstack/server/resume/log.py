@@ -19,7 +19,6 @@ from streamstack.language.definition import Authentication
 from streamstack.language.settings import Resume
 from streamstack.runtime.coercion import invalid_input
 from streamstack.server.access import Guard
-from streamstack.server.headers import BODILESS
 from streamstack.server.replies import KEEP, Sent, error_lines, problem, problem_lines, status_of
 from streamstack.server.request import Request
 from streamstack.server.response import StreamSink
@@ -251,8 +250,7 @@ class StreamLog:
             self.withheld = False  # such a response does not name the stream
         if parts:
             self.append(parts)
-        for reader in tuple(self.readers):
-            reader.wake()
+        self.wake_readers()
         self.wake_writer()
         if self.replicator is not None:
             self.replicator.changed(self)
@@ -263,8 +261,12 @@ class StreamLog:
         """Let readers have what was appended."""
         if self.withheld:
             self.withheld = False
-            for reader in tuple(self.readers):
-                reader.wake()
+            self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """Let readers look at the head, the end, and what they could not have before."""
+        for reader in tuple(self.readers):
+            reader.wake()
 
     def heartbeat(self) -> None:
         """Send a heartbeat to all live readers."""
@@ -424,8 +426,7 @@ class ResumableSink(StreamSink):
         return self.log.next + len(self._parts)
 
     def _commit(self) -> None:
-        if self.status in BODILESS:
-            raise RunError("template", f"an answer with status {self.status} has no chunks")
+        self._check_status()
         self.log.begin(self._head())
         self.committed = True
 
@@ -458,6 +459,10 @@ class ResumableSink(StreamSink):
     def heartbeat(self) -> None:
         if not self.ended and not self._parts and self._commit_quietly():
             self.log.heartbeat()
+
+    def accept(self) -> None:
+        if not self.ended and not self.committed and self._commit_quietly():
+            self.log.wake_readers()
 
     def _send_whole(self, encoder: Encoder) -> Sent:
         self.log.begin(self._head())

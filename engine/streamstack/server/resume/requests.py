@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl, urlencode
 
 from streamstack.errors import RunError, fast_dataclass
+from streamstack.formats import BY_NAME
 from streamstack.language.values import Opaque, to_json
 from streamstack.runtime.coercion import invalid_input
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
-from streamstack.server.access import RateLimitTicket
+from streamstack.server.access import RateLimitTicket, owner_of
 from streamstack.server.bodies import StreamedBody
 from streamstack.server.deadlines import RunTimer
 from streamstack.server.endpoints import EndpointHandler
@@ -39,6 +40,14 @@ from streamstack.server.resume.log import (
 )
 from streamstack.server.resume.store import RemoteStream, Replication, SharedStore, ttl_of
 from streamstack.server.resume.streams import LogReader, RemoteReader, ResumableStream, StreamRegistry, stop
+from streamstack.server.websocket import (
+    MessageStream,
+    WebSocket,
+    WebSocketOptions,
+    check_origin,
+    upgrade_required,
+    wants_upgrade,
+)
 
 if TYPE_CHECKING:
     from streamstack.server.service import Service
@@ -95,24 +104,6 @@ def _queried(request: Request, name: str) -> str:
         return ""
     found = [value for key, value in parse_qsl(query, keep_blank_values=True) if key == name]
     return found[-1] if found else ""
-
-
-def owner_of(claims: Mapping[str, Any] | None) -> str:
-    """Return what identifies a caller: authentication method and subject; "" without authentication.
-
-    Of a token without `sub`, all that it says but its times.
-    """
-    if claims is None:
-        return ""
-    subject = claims.get("sub")
-    if subject is None:
-        subject_claims = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
-        subject = hashlib.sha256(to_json(subject_claims)).hexdigest()
-    return f"{claims.get('method', '')}:{subject}"
-
-
-#: Claims that differ between two tokens of one caller.
-_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
 
 
 def key_of(request: Request) -> str | None:
@@ -306,10 +297,13 @@ def read(
     has readers enough.
     """
     origin = stream.origin
-    if not takes(request.headers.get("Accept"), origin.format):
+    upgrades = BY_NAME[origin.format].upgrade
+    if upgrades:
+        _upgrade(service, request, origin)
+    elif request.websocket is not None or not takes(request.headers.get("Accept"), origin.format):
         raise RunError("not-acceptable", f"this stream was begun as {origin.format}", status=406)
     end, next_ = (stream.end, stream.next) if isinstance(stream, RemoteStream) else (stream.log.end, stream.log.next)
-    if end is not None and end.whole is None:
+    if end is not None and end.whole is None and not upgrades:
         # The word of a stream that was lost has a number beyond all others.
         last = LAST if end.lost else next_ - 1
         if position > max(last, 0):
@@ -329,6 +323,17 @@ def read(
     return LogReader(stream.log, request, cors, position)
 
 
+def _upgrade(service: Service, request: Request, origin: Origin) -> None:
+    """Have a stream read over a WebSocket. Raises RefusalError."""
+    if request.websocket is not None:
+        return  # of the endpoint itself
+    if not wants_upgrade(request):
+        raise upgrade_required()
+    check_origin(request, service.cors)
+    policy = origin.policy
+    request.websocket = WebSocket(request, WebSocketOptions(policy.keep_alive, compress=policy.compress))
+
+
 def _too_many_readers() -> RunError:
     return RunError("rate-limited", f"this stream has {MOST_READERS} readers already")
 
@@ -345,7 +350,7 @@ class RunInputs:
 
     inputs: dict[str, Any]
     close: Callable[[], None] | None
-    streamed_body: StreamedBody | None = None
+    streamed_body: StreamedBody | MessageStream | None = None
     ticket: RateLimitTicket | None = None
 
     def release(self) -> None:
@@ -375,13 +380,13 @@ async def produce(
     run_inputs: RunInputs,
 ) -> None:
     """Run an endpoint's stack, write into the log, and end it whatever happens."""
-    timer = stream.run_timer = RunTimer(sink, served.limits, service.timers, served.row)
+    timer = stream.run_timer = RunTimer(sink, served.limits, service.timers)
     outcome = ended = "failed"
     error: RunError | None = None
     try:
         try:
-            if served.headers is not None:
-                sink.headers += served.headers(run, run_inputs.inputs)
+            if served.prepare is not None:
+                sink.headers += served.prepare(run, run_inputs.inputs)
             sink.finish(await timer.attend(served.start(run, run_inputs.inputs)))
             outcome = ended = "completed"
         except asyncio.CancelledError:

@@ -21,7 +21,7 @@ from streamstack.language.values import to_json
 from streamstack.server.headers import status_line
 from streamstack.server.replies import CLOSE, Sent, in_band, send, send_problem
 from streamstack.server.request import Request
-from streamstack.server.response import ChunkedResponseWriter
+from streamstack.server.response import make_writer
 from streamstack.server.response_options import GATHERED
 from streamstack.server.resume.log import LAST, LOST, End, Head, Origin, StreamLog, unknown_stream
 from streamstack.server.resume.store import LeaseMonitor, RemoteStream, SharedStore, grace_of, read_end
@@ -273,7 +273,7 @@ class Delivery:
         self._request = request
         self._cors = cors
         self._origin = origin
-        self.writer = ChunkedResponseWriter(request)
+        self.writer = make_writer(request)
         #: The bytes that are copied at once.
         self.batch = min(GATHERED, origin.buffer // 2) or 1
         #: Encodes the events that one reader alone needs: gaps, heartbeats, the loss of the stream.
