@@ -144,6 +144,20 @@ class CaseRequest:
     body: bytes | None = None  # encoded, with its Content-Type among the headers
     pieces: tuple[Piece, ...] | None = None  # a body that is sent in pieces, with times
     auth: Mapping[str, Any] | None = None
+    turn: CaseTurn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTurn:
+    """What a test does in place of a request: it runs a tick of a ``task``, or waits some seconds.
+
+    ``at`` is the time of the tick, now if it is None; ``event`` the message that starts the task.
+    """
+
+    task: str = ""
+    at: datetime | None = None
+    event: Any = None
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +252,7 @@ class Case:
     now: datetime | None = None  # where the clock starts
     seed: int = 0
     real_time: bool = False
+    tasks: bool = False  # tasks run on their schedules
     experiments: Mapping[str, str] = field(default_factory=dict)  # the variant that all callers get, by experiment
     faults: frozenset[str] | None = None  # empty: none, also of those that are asked for
 

@@ -101,6 +101,7 @@ _ERRORS: Final = {
         "A step refers to a model that is not in the settings.",
         "declare it under `models` in streamstack.yaml, or give `provider`",
     ),
+    "unknown-task": ("A test runs a task that the project does not have.", "write the name of a `kind: task` document"),
     "unknown-database": (
         "A step refers to a database that is not in the settings, or does not choose one of several.",
         "declare it under `databases` in streamstack.yaml",

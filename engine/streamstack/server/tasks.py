@@ -15,6 +15,7 @@ from functools import partial
 from hashlib import sha256
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -27,11 +28,12 @@ from streamstack.errors import RunError
 from streamstack.functions.channels import open_channels
 from streamstack.functions.db import notification, open_databases
 from streamstack.functions.state import open_slots, open_state
+from streamstack.language.names import did_you_mean
 from streamstack.language.schedules import Schedule, database_of
 from streamstack.runtime.concurrency import pause, should_retry
 from streamstack.runtime.plan import TaskPlan
 from streamstack.runtime.run import Run
-from streamstack.server.background import NOTHING_DONE, BackgroundRun
+from streamstack.server.background import NOTHING_DONE, BackgroundRun, Stack
 from streamstack.server.replies import report
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ GRACE: Final = 20.0
 _CLAIM: Final = 60.0
 #: Seconds before its start for which a server looks for unclaimed ticks, of tasks that have run before.
 _LOOK_BACK: Final = 5.0
+#: Seconds for which a server that starts tries to learn what has run before.
+_CATCH_UP: Final = 600.0
 #: Seconds after which a start is counted as late.
 LATE: Final = 1.0
 #: Seconds between looks at the clock, which may be set, or stand still while the machine sleeps.
@@ -231,6 +235,7 @@ class Scheduler:
         task = self._service.spawn(self._guarded(work))
         self._idle.add(task)
         task.add_done_callback(self._idle.discard)
+        task.add_done_callback(lambda _: work.close())  # it may be cancelled before it begins
         return task
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
@@ -256,7 +261,8 @@ class Scheduler:
                     if fired % _BURST == 0:
                         await asyncio.sleep(0)
             self._wake.clear()
-            wait = min(self._heap[0][0] - clock.time(), _LOOK) if self._heap else None
+            look = inf if clock.exact else _LOOK
+            wait = min(self._heap[0][0] - clock.time(), look) if self._heap else None
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait if wait is None else max(wait, 0.0)):
                     await self._wake.wait()
@@ -281,7 +287,7 @@ class Scheduler:
         """Start what other servers have left: ticks of the last seconds, and with `missed: once` the latest one."""
         handler, moment = entry.handler, clock.now()
         schedule = handler.schedule
-        last = await self._patiently(partial(self._last, handler))
+        last = await self._patiently(partial(self._last, handler), clock.time() + _CATCH_UP)
         if last is None or not entry.live:
             return  # it has never run
         for tick in schedule.after(moment - timedelta(seconds=_LOOK_BACK)):
@@ -451,9 +457,20 @@ class Scheduler:
                     entry.running.stop(_replaced())
                     return
 
+    async def run(self, name: str, tick: datetime, event: Any = None) -> BackgroundRun:
+        """Run a task now, whatever its schedule says, and return its last run. Raises ValueError for another name."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise ValueError(f"the project has no task `{name}`{did_you_mean(name, self._entries)}")
+        handler = entry.handler
+        stack: Stack = handler.plan.start
+        if handler.schedule.once == "effect":
+            stack = self._in_transaction(handler, tick, announce=True)
+        return await self._run_once(entry, tick, clock.time(), stack, event)
+
     async def _run_once(
-        self, entry: _Entry, tick: datetime, due: float, stack: Callable[..., Any], event: Any = None
-    ) -> None:
+        self, entry: _Entry, tick: datetime, due: float, stack: Stack, event: Any = None
+    ) -> BackgroundRun:
         """Run a stack for a tick, again where `retry` says so, and record how that went."""
         handler = entry.handler
         task = handler.plan.task
@@ -463,14 +480,14 @@ class Scheduler:
             self._count(entry, "late")
         me = asyncio.current_task()
         for attempt in count():
-            about = {"attempt": attempt} if attempt else {}
-            started = self.start(handler, tick, event, stack=stack, **about)
+            started = self._start_run(handler, tick, event, stack, {"attempt": attempt} if attempt else {})
             entry.running = started
-            if me is not None:
+            spawned = me is not None and me in self._idle
+            if me is not None and spawned:
                 self._idle.discard(me)  # it is to note how the run ends, when the server stops
             await started.wait()
             entry.running = None
-            if me is not None:
+            if me is not None and spawned:
                 self._idle.add(me)
             error = started.error
             if error is None or error is started.reason:
@@ -486,15 +503,12 @@ class Scheduler:
             if isinstance(event, Mapping) and "id" in event:
                 record["message"] = event["id"]
             await self._write_record(handler, record)
+        return started
 
-    def start(
-        self, handler: TaskHandler, tick: datetime, event: Any = None, *, stack: Any = None, **about: Any
+    def _start_run(
+        self, handler: TaskHandler, tick: datetime, event: Any, stack: Stack, about: Mapping[str, Any]
     ) -> BackgroundRun:
-        """Start one run of a task now, whatever its schedule says."""
         task = handler.plan.task
-        if stack is None:
-            own = task.schedule.once == "effect"
-            stack = self._in_transaction(handler, tick, announce=True) if own else handler.plan.start
 
         def prepare(run: Run) -> None:
             run.tick, run.event = tick, event
@@ -512,7 +526,7 @@ class Scheduler:
 
     def _in_transaction(
         self, handler: TaskHandler, tick: datetime, *, taken_over: bool = False, announce: bool = False
-    ) -> Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]:
+    ) -> Stack:
         """Return the stack of a task within the transaction that holds the claim of a tick.
 
         A run that fails is rolled back, and its tick is done all the same. One that is cancelled, because the server

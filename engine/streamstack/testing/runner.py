@@ -7,24 +7,26 @@ import random
 from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
 import structlog
 
+from streamstack import clock
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import Mark, RunError
 from streamstack.functions.db import open_databases
 from streamstack.functions.email import open_mailer
 from streamstack.language import nodes
-from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
+from streamstack.language.cases import Case, CaseClient, CaseRequest, CaseTurn, Exchange, ExpectedRows
 from streamstack.language.filters import tests as filter_tests
 from streamstack.language.mail import Address
 from streamstack.language.masking import mask
 from streamstack.language.nodes import Node
 from streamstack.language.settings import default_database
-from streamstack.runtime.run import Context, DeferredWork
+from streamstack.runtime.run import Context, DeferredWork, Run
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
 from streamstack.server.endpoints import UnservableError, make_cors
@@ -32,6 +34,7 @@ from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
 from streamstack.server.service import Service
+from streamstack.server.tasks import Scheduler, TaskHandler
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.client import ReceivedAnswer, send
@@ -137,6 +140,9 @@ class _RunEnds(RequestLog):
 
     def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
         self._ends[answer.run.id] = RunEnd(outcome, error, endpoint, answer.run.afters)
+
+    def background(self, title: str, run: Run, outcome: str, error: RunError | None, about: Mapping[str, Any]) -> None:
+        self._ends[run.id] = RunEnd(outcome, error, title, run.afters)
 
     def answered(self, request: Request, outcome: str) -> None:
         """Record nothing: the request had no run."""
@@ -270,6 +276,7 @@ class _CaseRun:
                     cors=make_cors(settings.cors),
                     request_log=_RunEnds(self.seen.ends),
                     max_memory=settings.max_memory,
+                    scheduler=partial(Scheduler, handlers=map(TaskHandler, self.edition.plans.tasks)),
                 )
             )
             if self.case.sql:
@@ -283,6 +290,8 @@ class _CaseRun:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
+                if self.case.tasks:
+                    service.scheduler.begin()
                 sent: list[asyncio.Task[ReceivedAnswer]] = []
                 async with asyncio.TaskGroup() as group:
                     for index, exchange in enumerate(self.case.exchanges):
@@ -291,6 +300,7 @@ class _CaseRun:
                             await self._fill(self._database(opened, context), exchange.sql, {}, self._node(index))
                         credentials = self._credentials(exchange.request)
                         self.received.append(ReceivedAnswer())
+                        turn = exchange.request.turn
                         work = send(
                             address,
                             exchange.request,
@@ -300,6 +310,9 @@ class _CaseRun:
                             client_timeout=injection.client_timeout,
                             answer=self.received[-1],
                         )
+                        if turn is not None:
+                            work.close()
+                            work = _take_turn(service, turn, self.received[-1])
                         sent.append(group.create_task(work))
                         if client.background:
                             await asyncio.sleep(_NOTICE)
@@ -308,6 +321,7 @@ class _CaseRun:
                         if answer.left or not answer.whole:
                             await asyncio.sleep(_NOTICE)
                 self.seen.answers += [task.result() for task in sent]
+                service.scheduler.stop()
                 await service.idle(_REAL_DRAIN_LIMIT if self.case.real_time else _DRAIN_LIMIT)
                 await service.settle()
             self.seen.statements = relay.statements
@@ -378,6 +392,23 @@ class _CaseRun:
         except RunError as error:
             return error
         return rows
+
+
+async def _take_turn(service: Service, turn: CaseTurn, answer: ReceivedAnswer) -> ReceivedAnswer:
+    """Run a task, or wait, and record how that ended. Raises ValueError where the project has no such task."""
+    answer.began = asyncio.get_running_loop().time()
+    if turn.task:
+        ended = await service.scheduler.run(turn.task, turn.at or clock.now(), turn.event)
+        answer.headers["X-Run-Id"] = ended.run.id
+        if (error := ended.error) is not None:
+            answer.error = {"code": error.code, "message": error.public, "status": error.status}
+    else:
+        await asyncio.sleep(turn.wait)
+    answer.ended = asyncio.get_running_loop().time() - answer.began
+    answer.whole = True
+    if turn.wait:
+        await asyncio.sleep(_NOTICE)  # tasks that are due at the end have begun
+    return answer
 
 
 # ------------------------------------------------------------------------------- what surrounds a test
