@@ -29,6 +29,10 @@ CLIENTS := tests/clients/node_modules/.installed
 SITE_BIN := .venv-docs/bin
 SITE := .venv-docs/.installed
 
+# So is Schemathesis, which `make schemathesis` tests definitions/ with.
+SCHEMATHESIS_BIN := .venv-schemathesis/bin
+SCHEMATHESIS := .venv-schemathesis/.installed
+
 # The servers that benchmarks/ compares with have environments of their own.
 BENCH := benchmarks/.venv
 PEERS := $(BENCH)/.installed
@@ -36,7 +40,7 @@ LITELLM := benchmarks/.venv-litellm
 LITELLM_INSTALLED := $(LITELLM)/.installed
 PEERS_ON_NODE := benchmarks/node_modules/.installed
 
-.PHONY: help serve test lint types pytest test-definitions fuzz soak compat format schemas docs site build pin clean
+.PHONY: help serve test lint types pytest test-definitions fuzz soak compat schemathesis format schemas docs site build pin clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +73,9 @@ soak: $(DEV) ## Serve under faults: clients that disconnect, servers and Redis t
 compat: $(DEV) ## Run the tests with the lowest and the newest versions allowed, on each Python (ARGS="--short --python 3.12")
 	@$(BIN)/python -m tests.compat $(ARGS)
 
+schemathesis: $(DEV) $(SCHEMATHESIS) ## Test the endpoints of definitions/ against their OpenAPI document (ARGS="--seed 1")
+	@$(BIN)/python -m tests.schemathesis $(ARGS)
+
 format: $(DEV) ## Format the code and apply automatic fixes
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
@@ -94,11 +101,12 @@ pin: $(DEV) ## Update the pins in requirements/*.txt from *.in (ARGS=--upgrade f
 	@$(PIN) $(ARGS) --output-file requirements/build.txt requirements/build.in
 	@$(PIN) $(ARGS) --output-file requirements/dev.txt requirements/dev.in
 	@$(PIN) $(ARGS) --output-file requirements/docs.txt requirements/docs.in
+	@$(PIN) $(ARGS) --output-file requirements/schemathesis.txt requirements/schemathesis.in
 	@$(PIN) $(ARGS) --output-file benchmarks/requirements.txt benchmarks/requirements.in
 	@$(PIN) $(ARGS) --output-file benchmarks/litellm.txt benchmarks/litellm.in
 
 clean: ## Remove build output, caches and .venv
-	@rm -rf $(VENV) $(BENCH) $(LITELLM) .venv-docs site benchmarks/node_modules dist .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BENCH) $(LITELLM) .venv-docs .venv-schemathesis site benchmarks/node_modules dist .compat .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find engine tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made with $(PYTHON) where that is new enough, else with the newest python3.N that starts at all.
@@ -146,6 +154,13 @@ $(SITE): requirements/docs.txt | $(BIN)/pip
 	@test -x $(SITE_BIN)/pip || $(BIN)/python -m venv .venv-docs
 	@$(SITE_BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
 		install --require-hashes -r requirements/docs.txt
+	@touch $@
+
+$(SCHEMATHESIS): requirements/schemathesis.txt | $(BIN)/pip
+	@echo "installing Schemathesis into .venv-schemathesis" >&2
+	@test -x $(SCHEMATHESIS_BIN)/pip || $(BIN)/python -m venv .venv-schemathesis
+	@$(SCHEMATHESIS_BIN)/python -m pip --disable-pip-version-check --no-input --quiet --quiet \
+		install --require-hashes -r requirements/schemathesis.txt
 	@touch $@
 
 # LiteLLM pins what it needs to single versions, others than ours.

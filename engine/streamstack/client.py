@@ -313,8 +313,8 @@ class Stream:
             own = made if isinstance(made, Mapping) else await made
         # No time limit for the whole: streams are long.
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self.stall_timeout)
-        asked = self.session.request(method, url, headers={**headers, **(own or {})}, timeout=limits, **body)
-        return await asyncio.wait_for(asked, self.stall_timeout)
+        sent = self.session.request(method, url, headers={**headers, **(own or {})}, timeout=limits, **body)
+        return await asyncio.wait_for(sent, self.stall_timeout)
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> StreamError:
         problem: Any = None

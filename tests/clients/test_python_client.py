@@ -119,7 +119,7 @@ async def test_a_response_cut_short_fails(address: str, path: str) -> None:
 
 
 async def test_counter_progress_and_errors(address: str) -> None:
-    """What a stream tells of itself; a 400 with its faults; an error after the first chunk; a 401 renewed once."""
+    """Counter, progress and end; a 400 with its faults; an error after the first chunk; a 401 renewed once."""
     async with Stream(f"{address}/posted", json={"count": 4}) as reader:
         seen = [(chunk.text, reader.count, reader.progress) async for chunk in reader]
         assert seen == [("1", 1, 0.25), ("2", 2, 0.5), ("3", 3, 0.75), ("4", 4, 1.0)]

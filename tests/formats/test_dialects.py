@@ -26,6 +26,7 @@ from tests.formats.dialects import (
     say,
     speaking,
 )
+from tests.server.declared import declared
 from tests.server.serving import Emitting, serving
 
 DIALECTS = ("openai", "anthropic", "aiSdk")
@@ -262,6 +263,34 @@ async def test_a_whole_message() -> None:
         "stop_sequence": None,
         "usage": {"input_tokens": 0, "output_tokens": 0},
     }
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "faults"),
+    [
+        ("openai", {"stream": "true"}, {"stream": "must be true or false"}),
+        ("openai", {"stream": 1, "model": []}, {"stream": "must be true or false", "model": "must be a text"}),
+        (
+            "openai",
+            {"stream_options": {"include_usage": {}}},
+            {"stream_options.include_usage": "must be true or false"},
+        ),
+        ("openai", {"stream_options": 1}, {"stream_options": "must be an object"}),
+        ("openai", {"stream": None, "model": None, "stream_options": {"include_usage": None}}, {}),
+        ("anthropic", {"stream": {}, "stream_options": 1}, {"stream": "must be true or false"}),
+        ("aiSdk", {"stream": 1}, {}),
+    ],
+)
+async def test_what_a_dialect_reads_is_checked(dialect: str, body: Any, faults: dict[str, str]) -> None:
+    """A property of another type is a 400, as the document says, unless it is an input of the endpoint."""
+    keys = f"method: POST\npath: /s\nresponseType: streaming\nstreaming: {{format: {dialect}}}\n"
+    async with declared(f"{keys}functionStack: [{{stream: x}}]") as (server, _):
+        reply = await post(server, body)
+        assert reply.status == (400 if faults else 200)
+        assert all(f"{name} {message}" in reply.body.decode() for name, message in faults.items()), reply.body
+    async with declared(f"{keys}inputParameters: {{stream: json}}\nfunctionStack: [{{stream: x}}]") as (server, _):
+        reply = await post(server, body)
+        assert reply.status == (400 if faults.keys() - {"stream"} else 200)
 
 
 @pytest.mark.parametrize("body", [{}, {"stream": False}, {"stream": "true"}, {"stream": 1}, [], 5])

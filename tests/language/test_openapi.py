@@ -125,6 +125,23 @@ def test_inputs_outside_of_the_body_are_parameters(
     assert (brief(found["schema"]) if inner is None else f"json {brief(inner['schema'])}") == schema
 
 
+@pytest.mark.parametrize(
+    ("declared", "empty"),
+    [
+        ("type: integer", True),
+        ("type: text", False),
+        ("type: integer, required: true", False),
+        ('type: enum, values: ["", b]', False),
+        ("type: list, items: integer", True),
+        ("type: list, items: text", False),
+    ],
+)
+def test_parameters_whose_empty_text_counts_as_not_sent_allow_it(declared: str, empty: object) -> None:
+    """The document allows what the server takes: `?a=`."""
+    (found,) = operation(f"inputParameters: {{a: {{in: query, {declared}}}}}")["parameters"]
+    assert found.get("allowEmptyValue", False) is empty
+
+
 def test_patterns_of_re2_are_told_in_words() -> None:
     """JSON Schema has another syntax."""
     (found,) = operation("inputParameters: {x: {type: text, in: query, pattern: '(?i)^a'}}")["parameters"]

@@ -39,7 +39,7 @@ from streamstack.server.serve import prepare
 from streamstack.server.service import Service
 from streamstack.server.tasks import Scheduler, TaskHandler
 
-#: Lines of `/_metrics` that tell of the last runs of a task.
+#: Lines of `/_metrics` with the last runs of tasks.
 _LAST: Final = re.compile(r'^streamstack_task_last_tick_seconds\{task="([^"]+)"\} (\S+)$', re.MULTILINE)
 _RUNS: Final = re.compile(r'^streamstack_task_runs_total\{task="([^"]+)",outcome="(\w+)"\} (\d+)$', re.MULTILINE)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import orjson
 
@@ -43,6 +43,34 @@ def read_dialect_request(body: bytes) -> DialectRequest:
         usage=isinstance(options, dict) and options.get("include_usage") is True,
         continued=_continued(document.get("messages")),
     )
+
+
+#: The types of what a dialect reads of a request, and what each is called.
+_KINDS: Final = {"boolean": (bool, "true or false"), "string": (str, "a text"), "object": (dict, "an object")}
+
+
+def find_request_faults(body: bytes, reads: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what is of another type than a dialect reads, by name; null is as if it was not sent.
+
+    Args:
+        body: The body of the request. A body that is not a JSON object has no faults.
+        reads: The schemas of the properties that the dialect reads.
+    """
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return []
+    return list(_find_faults(document, reads, "")) if isinstance(document, dict) else []
+
+
+def _find_faults(document: Mapping[str, Any], reads: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for name, schema in reads.items():
+        value = document.get(name)
+        type_, described = _KINDS[schema["type"][0]]
+        if value is not None and not isinstance(value, type_):
+            yield f"{prefix}{name}", f"must be {described}"
+        elif isinstance(value, dict):
+            yield from _find_faults(value, schema["properties"], f"{prefix}{name}.")
 
 
 def _continued(messages: Any) -> str:

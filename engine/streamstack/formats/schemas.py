@@ -51,11 +51,11 @@ def _unnamed(*data: Schema) -> Schema:
 
 
 _STREAM: Final[Schema] = {
-    "type": "boolean",
+    "type": ["boolean", "null"],
     "default": False,
     "description": "Whether the response is a stream of events; otherwise it is one object.",
 }
-_MODEL: Final[Schema] = {"type": "string", "description": "Name of the model, which the response repeats."}
+_MODEL: Final[Schema] = {"type": ["string", "null"], "description": "Name of the model, which the response repeats."}
 _MARKER: Final[Schema] = {"const": "[DONE]"}
 
 # -- OpenAI: https://platform.openai.com/docs/api-reference/chat-streaming
@@ -91,7 +91,7 @@ OPENAI: Final = FormatSchemas(
     reads={
         "model": _MODEL,
         "stream": _STREAM,
-        "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "stream_options": {"type": ["object", "null"], "properties": {"include_usage": {"type": ["boolean", "null"]}}},
     },
 )
 

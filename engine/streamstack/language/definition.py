@@ -414,6 +414,13 @@ class InputRules:
     )
     empty_means_absent: bool = setting(Constant(Kind.BOOLEAN), "Treat an empty text as not sent.", False)
 
+    def skips_empty_text(self, declared: Input) -> bool:
+        """Tell whether an empty text in a query or a form stands for an input that was not sent."""
+        if declared.type == "list":
+            item = declared.items
+            return self.empty_means_absent or item is None or item.type not in ("text", "enum")
+        return "" not in declared.values and (self.empty_means_absent or declared.type not in ("text", "file"))
+
 
 #: Inputs are checked so where nothing else is configured.
 STRICT: Final = InputRules()

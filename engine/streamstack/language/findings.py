@@ -276,6 +276,10 @@ _ERRORS: Final = {
         "A chunk or a response does not have the type that the endpoint declares.",
         "change the value, or the type under `chunks` or `responseSchema`",
     ),
+    "job-input": (
+        "A function with an input that can't be stored is started as a job.",
+        "store the data (in a table, in a file), and pass its key or name",
+    ),
 }
 
 _WARNINGS: Final = {
@@ -320,6 +324,14 @@ _WARNINGS: Final = {
     "emits-in-transaction": (
         "A step emits chunks inside a transaction, which stays open while a slow client reads them.",
         "read inside the transaction, and emit after it",
+    ),
+    "job-in-transaction": (
+        "A job starts inside a transaction: it may run before the transaction is committed.",
+        "start it after the transaction",
+    ),
+    "request-in-job": (
+        "A function that runs as a job uses the request or the response, which a job does not have.",
+        "pass what it needs under `with`",
     ),
     "secret-in-definition": (
         "The file contains a secret in plain text.",

@@ -515,6 +515,9 @@ def _gather(argument: Argument, found: list[Value | ConstantArgument | Stack]) -
 
 # -- calls of functions of the project
 
+#: The step that starts a function in the background.
+JOB_START: Final = "job.start"
+
 
 def called_by(step: Step) -> Iterator[str]:
     """Yield the names of the functions that a step calls, as far as they are constant."""

@@ -41,7 +41,6 @@ from streamstack.runtime.coercion import (
     details_of,
     fill,
     invalid,
-    skipped_values,
     text_reader,
 )
 from streamstack.runtime.values import File
@@ -252,8 +251,7 @@ def _build_texts(declared: Input, rules: InputRules, *, commas: bool = False) ->
     if declared.type == "list":
         return _build_texts_of_list(declared, rules, check_one, commas=commas)
     # A form sends every field, also the empty ones.
-    is_value = declared.type in ("text", "file") or "" in declared.values
-    skips_empty = not is_value or skipped_values(declared, rules)[1]
+    skips_empty = rules.skips_empty_text(declared)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:
         if len(texts) > 1:
@@ -270,7 +268,7 @@ def _build_texts_of_list(declared: Input, rules: InputRules, check_whole: Check,
     item = declared.items if declared.items is not None else Input("items", "json", declared.mark)
     check_item = text_reader(item, build_strict(item, rules, call=False))
     split = commas and item.type not in ("object", "list", "json")
-    skips_empty = rules.empty_means_absent or item.type not in ("text", "enum")
+    skips_empty = rules.skips_empty_text(declared)
 
     def check(texts: list[Any], faults: InputFaults) -> Any:
         if split:

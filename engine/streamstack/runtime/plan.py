@@ -13,12 +13,12 @@ from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit, Task
 from streamstack.language.expressions import Read, Value
-from streamstack.language.graph import Graph, Node
+from streamstack.language.graph import JOB_START, Graph, Node, steps_of
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
-from streamstack.runtime.inputs import Checker, compile_inputs
+from streamstack.runtime.inputs import Checker, Inputs, compile_inputs
 from streamstack.runtime.probes import Probes
 from streamstack.runtime.run import Run, Sink, begin_call, end_call
 
@@ -43,6 +43,8 @@ class Plan:
     _stack: Callable[..., Any]
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
     _limits: tuple[Callable[[Run, dict[str, Any]], LimitValues], ...] = ()
+    #: The functions of the project by name, where any step of it starts jobs.
+    jobs: Mapping[str, Callee] | None = None
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -81,6 +83,7 @@ class Callee:
 
     definition: FunctionDefinition
     checker: Checker
+    shapes: MetadataEvents
     source: str
     _stack: Start
 
@@ -89,16 +92,20 @@ class Callee:
 
         Raises RunError ``template`` for inputs that don't fit: the caller is the definition, not the client.
         """
-        try:
-            values = self.checker.check(arguments)
-        except RunError as error:
-            message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
-            raise RunError("template", message, details=error.details, parameter="with") from None
+        values = self.check(arguments)
         begin_call()
         try:
             return await self._stack(run, values, sink)
         finally:
             end_call()
+
+    def check(self, arguments: Mapping[str, Any]) -> Inputs:
+        """Return the inputs converted and checked. Raises RunError ``template``."""
+        try:
+            return self.checker.check(arguments)
+        except RunError as error:
+            message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
+            raise RunError("template", message, details=error.details, parameter="with") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,7 @@ class TaskPlan:
     task: Task
     source: str
     _stack: Start
+    jobs: Mapping[str, Callee] | None = None  # as those of `Plan`
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack. Raises RunError with its place for whatever goes wrong, but for being cancelled."""
@@ -136,23 +144,28 @@ def compile_definitions(project: Project, probes: Probes | None = None) -> Plans
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]
-    delayed = any(_delays(node) for graph in [*endpoints, *graphs.values()] for node in graph.nodes)
+    nodes = [node for graph in [*endpoints, *graphs.values()] for node in graph.nodes]
+    delayed = any(map(_delays, nodes))
     for definition in project.functions.values():
-        graph = graphs[definition.name]
-        functions[definition.name] = _callee(definition, graph, functions, probes, delayed=delayed)
+        functions[definition.name] = _callee(definition, graphs, functions, probes, delayed=delayed)
+    tasks = [step for task in project.tasks for step in steps_of(task.stack)]
+    starts = any(step.function.name == JOB_START for step in [*(node.step for node in nodes), *tasks])
+    jobs = functions if starts else None
     return Plans(
         tuple(
-            _plan(endpoint, graph, functions, graphs, probes)
+            _plan(endpoint, graph, functions, graphs, probes, jobs)
             for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
             if not endpoint.disabled
         ),
-        tuple(_task_plan(task, functions, probes) for task in project.tasks if not task.disabled),
+        tuple(_task_plan(task, functions, probes, jobs) for task in project.tasks if not task.disabled),
     )
 
 
-def _task_plan(task: Task, functions: Mapping[str, Callee], probes: Probes | None) -> TaskPlan:
+def _task_plan(
+    task: Task, functions: Mapping[str, Callee], probes: Probes | None, jobs: Mapping[str, Callee] | None
+) -> TaskPlan:
     code = _written(Graph(task), functions, probes, notes_sending=False)
-    return TaskPlan(task, code.text, code.compile()["stack"])
+    return TaskPlan(task, code.text, code.compile()["stack"], jobs)
 
 
 def _delays(node: Node) -> bool:
@@ -161,15 +174,16 @@ def _delays(node: Node) -> bool:
 
 def _callee(
     definition: FunctionDefinition,
-    graph: Graph,
+    graphs: Mapping[str, Graph],
     functions: Mapping[str, Callee],
     probes: Probes | None,
     *,
     delayed: bool,
 ) -> Callee:
+    graph = graphs[definition.name]
     code = _written(graph, functions, probes, notes_sending=delayed)
-    checker = compile_inputs(definition.inputs)
-    return Callee(definition, checker, code.text, code.compile()["stack"])
+    shapes = metadata_events(reachable(graph, graphs))
+    return Callee(definition, compile_inputs(definition.inputs), shapes, code.text, code.compile()["stack"])
 
 
 def _plan(
@@ -178,6 +192,7 @@ def _plan(
     functions: Mapping[str, Callee],
     graphs: Mapping[str, Graph],
     probes: Probes | None,
+    jobs: Mapping[str, Callee] | None,
 ) -> Plan:
     nodes = reachable(graph, graphs)
     reads = _reads(endpoint, nodes)
@@ -196,6 +211,7 @@ def _plan(
         _stack=compiled["stack"],
         _headers=compiled["headers"],
         _limits=tuple(compiled[f"limit_{index}"] for index, _ in enumerate(endpoint.rate_limits)),
+        jobs=jobs,
     )
 
 

@@ -187,6 +187,7 @@ class _Serving:
             async with listening(self.service) as self.address:
                 self.ready.set()
                 await self.stop.wait()
+                await self.service.jobs.finish()
 
 
 @asynccontextmanager

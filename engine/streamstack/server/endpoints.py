@@ -11,7 +11,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
 from streamstack.errors import Mark, RunError
-from streamstack.formats import BY_MEDIA_TYPE, BY_NAME, DIALECTS
+from streamstack.formats import BY_MEDIA_TYPE, BY_NAME
+from streamstack.formats.dialect import find_request_faults
 from streamstack.language.definition import Endpoint, Input
 from streamstack.language.masking import hide
 from streamstack.language.paths import Segment, parameters, parse_path
@@ -19,10 +20,10 @@ from streamstack.language.ratings import RATING_PATH, Ratings
 from streamstack.language.settings import Cors as CorsSettings
 from streamstack.language.settings import Resume, Settings
 from streamstack.language.values import MISSING
-from streamstack.runtime.coercion import invalid_input
+from streamstack.runtime.coercion import invalid, invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.runtime.plan import Plan
+from streamstack.runtime.plan import Callee, Plan
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import Guard, Limiter
@@ -61,12 +62,13 @@ class Reader:
     Args:
         checker: The declared inputs.
         max_body: Bytes that a body may have.
-        keeps_body: Whether the definition reads `request.body`.
+        reads_body: Whether the definition reads `request.body`.
+        dialect: The schemas of the properties that a dialect reads of the body; None for other formats.
         largest: Bytes of a record, in a body that is read as it arrives.
         addresses: What finds the addresses of clients.
     """
 
-    __slots__ = ("_addresses", "_checker", "_largest", "_max_body", "_reads_body", "_sensitive", "takes")
+    __slots__ = ("_addresses", "_checker", "_dialect", "_largest", "_max_body", "_reads_body", "_sensitive", "takes")
 
     def __init__(
         self,
@@ -74,17 +76,19 @@ class Reader:
         *,
         max_body: int,
         reads_body: bool = False,
+        dialect: Mapping[str, Any] | None = None,
         largest: int = LARGEST,
         addresses: Addresses | None = None,
     ) -> None:
         self._checker = checker
         self._max_body = max_body
-        self._reads_body = reads_body
+        self._dialect = dialect
+        self._reads_body = reads_body or dialect is not None
         self._largest = largest
         self._addresses = addresses or Addresses()
         self._sensitive = [each for each in checker.inputs if _holds_secrets(each)]
         streams = any(each.type == "stream" for each in checker.inputs)
-        self.takes = not (reads_body or streams or self._sensitive)  # whether `take` ever reads anything
+        self.takes = not (self._reads_body or streams or self._sensitive)  # whether `take` ever reads anything
 
     def take(self, request: Request, parameters: Mapping[str, str]) -> Inputs | None:
         """Read the inputs of a request that is wholly here; None where that takes `read`. Raises as it does."""
@@ -119,7 +123,10 @@ class Reader:
         if request.body_exists and (layout.takes_body or self._reads_body):
             body = await read_body(request, layout, self._max_body, keep=self._reads_body)
         try:
-            return layout.check(partial(_lookup, request, parameters), body)
+            inputs = layout.check(partial(_lookup, request, parameters), body)
+            if self._dialect and (faults := find_request_faults(request.body_bytes, self._dialect)):
+                raise invalid([{"in": "body", "name": name, "message": message} for name, message in faults])
+            return inputs
         except BaseException:
             if isinstance(body, dict):
                 close_files(body)
@@ -316,6 +323,7 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    jobs: Mapping[str, Callee] | None = None  # the functions of its project, where that starts jobs
     web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
@@ -355,20 +363,19 @@ class EndpointHandler:
             check_origin(request, cors)
             request.websocket = WebSocket(request, self.web_socket)
             wire = self.wires["websocket"]
-            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
-        return self._open(request, cors.lines(request.headers.get("Origin")))
+            sink: ResponseSink = (ResumableSink if self.resume is not None else LiveSink)(wire, request)
+        else:
+            sink = self._open(request, cors.lines(request.headers.get("Origin")))
+        sink.row = self.row
+        return sink
 
     def _open(self, request: Request, cors: bytes) -> ResponseSink:
         wire = self.wire_for(request)
-        sink: ResponseSink
         if wire.spec is VALUE:
-            sink = ValueSink(wire, request, cors)
-        elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            sink = ResumableSink(wire, request, cors)
-        else:
-            sink = LiveSink(wire, request, cors)
-        sink.row = self.row
-        return sink
+            return ValueSink(wire, request, cors)
+        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            return ResumableSink(wire, request, cors)
+        return LiveSink(wire, request, cors)
 
     def wire_for(self, request: Request) -> ResponseOptions:
         """Return the wire that a request asks for over HTTP. Raises as `open` does."""
@@ -406,6 +413,16 @@ def make_endpoints(plans: Iterable[Plan], settings: Settings, *, dev: bool) -> l
     ]
 
 
+def _dialect_of(endpoint: Endpoint) -> Mapping[str, Any] | None:
+    """Return the schemas of what the format of an endpoint reads beside the inputs; None if it is not a dialect."""
+    spec = BY_NAME.get(endpoint.streaming.format)
+    if spec is None or not spec.dialect:
+        return None
+    reads = spec.schemas.reads if spec.schemas is not None else {}
+    names = {each.name for each in endpoint.inputs}
+    return {name: schema for name, schema in reads.items() if name not in names}
+
+
 def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) -> EndpointHandler:
     endpoint = plan.endpoint
     names = parameters(endpoint.path)
@@ -413,8 +430,9 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
     reader = Reader(
         plan.checker,
         max_body=settings.server.max_body_size,
+        reads_body=plan.reads_body,
         # In a dialect it is the body that asks for a stream, and for a model.
-        reads_body=plan.reads_body or (streams and endpoint.streaming.format in DIALECTS),
+        dialect=_dialect_of(endpoint) if streams else None,
         largest=settings.http.max_event_size,
         addresses=addresses,
     )
@@ -454,6 +472,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
+        jobs=plan.jobs,
         web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
     )
 

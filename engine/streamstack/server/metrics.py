@@ -63,6 +63,8 @@ def _layout(**widths: int) -> tuple[dict[str, int], int]:
     return dict(zip(widths, (0, *ends), strict=False)), ends[-1]
 
 
+#: What is counted of jobs.
+JOB_EVENTS: Final = ("started", "completed", "failed", "cancelled", "retried", "taken_over")
 #: What one process counts of one endpoint. Times are in microseconds.
 ROW, ROW_WIDTH = _layout(
     ended=len(OUTCOMES) * len(STATUSES),
@@ -84,7 +86,7 @@ ROW, ROW_WIDTH = _layout(
     missed=1,
 )
 #: What one process reports: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
-SLOT, SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1)
+SLOT, SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1, running=1, waiting=1, **dict.fromkeys(JOB_EVENTS, 1))
 #: What the supervisor counts.
 _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
 # Those that each request needs.
@@ -199,7 +201,7 @@ class SharedCounters:
     def release(self, number: int) -> None:
         """Record that the process of a slot is gone: what it counted stays, what it had open does not."""
         slot, rows = self.slot(number), self.rows(number)
-        for name in ("pid", "memory", "heartbeats"):
+        for name in ("pid", "memory", "heartbeats", "running", "waiting"):
             self.words[slot + SLOT[name]] = 0
         for row in range(len(self.titles)):
             self.words[rows + row * ROW_WIDTH + ROW["open"]] = 0
@@ -268,6 +270,15 @@ class WorkerMetrics:
         words[at + _ENDED + OUTCOME_PLACES[outcome]] += 1
         words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
         words[at + _RUN_TIME] += int(took * MICRO)
+
+    def count_job(self, name: str) -> None:
+        """Count one of `JOB_EVENTS`."""
+        self._words[self._slot + SLOT[name]] += 1
+
+    def show_jobs(self, running: int, waiting: int) -> None:
+        """Record how many jobs run here, and how many wait: of one queue for all processes, the same number."""
+        self._words[self._slot + SLOT["running"]] = running
+        self._words[self._slot + SLOT["waiting"]] = waiting
 
     def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""
@@ -473,6 +484,14 @@ def _processes(counters: SharedCounters) -> Iterator[str]:
         for number in range(counters.slots)
     ]
     running = [(number, slot) for number, slot in slots if slot["pid"]]
+    yield from _head("jobs_total", "counter", "Background jobs: started, by how they ended, retried, taken over.")
+    for name in JOB_EVENTS:
+        if count := sum(slot[name] for _, slot in slots):
+            yield f'streamstack_jobs_total{{event="{name}"}} {count}'
+    for name, about in (("running", "Jobs that a process runs."), ("waiting", "Jobs that wait, as a process sees it.")):
+        yield from _head(f"jobs_{name}", "gauge", about)
+        for number, slot in running:
+            yield f'streamstack_jobs_{name}{{worker="{number}"}} {slot[name]}'
     yield from _head("workers", "gauge", "Processes that answer requests.")
     yield f"streamstack_workers {len(running)}"
     for name, about in (("restarts", "died and were replaced"), ("hangs", "hung and were killed")):

@@ -25,6 +25,7 @@ from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
 from streamstack.server.endpoints import AtOnce, EndpointHandler, Routes
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
+from streamstack.server.jobs import JobRunner
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition, open_metrics
 from streamstack.server.replies import (
     ALLOW,
@@ -124,6 +125,7 @@ class Service:
         self._endpoints: list[EndpointHandler] = []
         self._group = asyncio.TaskGroup()
         self._entered = False
+        self.jobs = JobRunner(self)
         self.scheduler = scheduler(self)
         self.replace(endpoints)
 
@@ -143,12 +145,17 @@ class Service:
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
         if tasks is not None:
             self.scheduler.replace(tasks)
+        starting = [*(each.jobs for each in self._endpoints), self.scheduler.jobs]
+        self.jobs.functions = next((each for each in starting if each is not None), {})
         if self._entered:
-            self._share_if_resumable()
+            self._begin_work()
 
-    def _share_if_resumable(self) -> None:
+    def _begin_work(self) -> None:
+        """Begin what endpoints need that runs beside them: shared streams, jobs."""
         if any(each.resume for each in self._endpoints):
             self.share()
+        if self.jobs.functions:
+            self.jobs.begin()
 
     def share(self) -> None:
         """Share streams with other processes, where there are any: once one is kept here, or asked for here."""
@@ -167,7 +174,7 @@ class Service:
         if self.metrics is not None:
             self._sample(self.metrics)
         self._entered = True
-        self._share_if_resumable()
+        self._begin_work()
         return self
 
     async def __aexit__(
@@ -180,6 +187,7 @@ class Service:
         if error is not None:
             self.abandon()
         self.scheduler.stop()
+        await self.jobs.begin_shutdown()
         await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
@@ -380,6 +388,8 @@ class Service:
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
             return self._refuse_metrics(request)
+        if path == "/_console" and not (self.access.needs_token or self.access.admits(request)):
+            return self._answer_unfound(request, path)
         if path == "/_openapi.json" and not self.api.admits(request):
             return self._answer_unfound(request, path)
         if request.method not in {"GET", "HEAD"}:
@@ -453,6 +463,7 @@ class Service:
         self.draining = True
         self.streams.begin_shutdown()
         self.scheduler.stop()
+        await self.jobs.begin_shutdown()
         await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
@@ -470,7 +481,9 @@ class Service:
         """Wait until nothing runs: no request, no copy of a stream, nothing in the background; some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while (self.timers or self.streams.read or self.background.active) and not self._hurried:
+                while (
+                    self.timers or self.streams.read or self.background.active or self.jobs.busy
+                ) and not self._hurried:
                     self._idle.clear()
                     await self._idle.wait()
 

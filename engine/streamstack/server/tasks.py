@@ -163,6 +163,11 @@ class Scheduler:
 
     # ---------------------------------------------------------------------- what is scheduled
 
+    @property
+    def jobs(self) -> Mapping[str, Any] | None:
+        """The functions of the project, where any step starts jobs."""
+        return next((each.handler.plan.jobs for each in self._entries.values()), None)
+
     def replace(self, handlers: Iterable[TaskHandler]) -> None:
         """Schedule these tasks. One with another schedule starts over; one that is gone starts no more runs."""
         before, self._entries = self._entries, {}

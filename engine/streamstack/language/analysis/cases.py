@@ -112,7 +112,8 @@ def _check_task(request: CaseRequest, project: Project) -> list[Diagnostic]:
     if request.turn is None or not request.turn.task or request.turn.task in names:
         return []
     message = f"the project has no task `{request.turn.task}`"
-    return [make_diagnostic("unknown-task", request.mark, message, suggestion(request.turn.task, names, ""))]
+    hint = suggestion(request.turn.task, names, "write the name of a `kind: task` document")
+    return [make_diagnostic("unknown-task", request.mark, message, hint)]
 
 
 def _filled(path: str, requested: str) -> str:

@@ -225,7 +225,7 @@ class Walker(Blocks):
         content = PLAIN
         if lazy:
             content = Content((self._make(node, read, emissions),), plain=False)
-        elif effects.calls:
+        elif effects.calls and effects.gives == "either":  # what a job emits is not sent here
             found = self._call(step, contents, event, state)
             if found is None:
                 return None

@@ -14,7 +14,7 @@ from streamstack.language.analysis.promises import OTHERS, UNNAMED
 from streamstack.language.analysis.types import Results
 from streamstack.language.authentication import ApiKey, CredentialPlace, Method
 from streamstack.language.definition import Endpoint, Project
-from streamstack.language.graph import Graph
+from streamstack.language.graph import JOB_START, Graph
 from streamstack.language.openapi.chunks import Payloads, output_schema
 from streamstack.language.openapi.components import Components
 from streamstack.language.openapi.requests import JSON, make_body, make_parameters, portable, template_of
@@ -107,6 +107,7 @@ class _Maker:
         for endpoint in endpoints:
             path = template_of(endpoint.path)
             paths.setdefault(path, {})[endpoint.method.lower()] = self._operation(endpoint)
+        self._resumed += [(each, self._job_events()) for each in endpoints if self._starts_jobs(each)]
         if self._resumed:
             paths["/_streams/{id}"] = self._streams()
         for name, schema in self._authored.items():
@@ -258,6 +259,21 @@ class _Maker:
 
     # -- resume and cancel
 
+    def _starts_jobs(self, endpoint: Endpoint) -> bool:
+        return any(node.step.function.name == JOB_START for node in reachable(Graph(endpoint), self._graphs))
+
+    def _job_events(self) -> Schema:
+        """Return the content of the progress of any job."""
+        schema = {
+            "type": "object",
+            "description": "An event of a job: a chunk of its function, `restarted` with the number of the attempt, "
+            "`done` with what the function returned, `error` or `gap`.",
+            "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+            "required": ["data", "id"],
+            "additionalProperties": False,
+        }
+        return {"text/event-stream": {"itemSchema": self._components.add("schemas", "JobEvent", schema)}}
+
     def _streams(self) -> dict[str, Any]:
         """Return the path where resumable streams are read and stopped."""
         components = self._components
@@ -283,7 +299,7 @@ class _Maker:
         }
         reading = {
             "operationId": "resumeStream",
-            "summary": "Resume a stream",
+            "summary": "Resume a stream, or read the progress of a job",
             "security": security,
             "parameters": [components.parameter("LastEventId"), after, components.parameter("LastEventIdInQuery")],
             "responses": {

@@ -47,7 +47,10 @@ def make_parameters(endpoint: Endpoint, definitions: Definitions) -> list[Schema
         place = place_of(declared, endpoint.method, route, whole=whole)
         if declared.type == "stream" or place not in ("path", "query", "header", "cookie"):
             continue
-        found.append(_parameter(declared, place, definitions, rest=declared.name in rests))
+        parameter = _parameter(declared, place, definitions, rest=declared.name in rests)
+        if place == "query" and not declared.required and endpoint.input_rules.skips_empty_text(declared):
+            parameter["allowEmptyValue"] = True
+        found.append(parameter)
     return found
 
 
@@ -204,7 +207,7 @@ def _parts(endpoint: Endpoint, inputs: Iterable[Input], reads: Schema, definitio
 
 def _json_fields(inputs: Iterable[Input], reads: Schema) -> Iterator[str]:
     """Yield the fields of forms that hold JSON: objects, and lists of what is not a text or a number."""
-    yield from (name for name, each in reads.items() if each.get("type") == "object")
+    yield from (name for name, each in reads.items() if "object" in each.get("type", ()))
     for each in inputs:
         item = each.items if each.type == "list" else each
         if item is None or item.type in ("object", "json", "list"):
