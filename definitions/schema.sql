@@ -47,6 +47,15 @@ CREATE TABLE IF NOT EXISTS orders (
     ordered_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- order-totals.yaml
+CREATE TABLE IF NOT EXISTS order_totals (
+    day      date NOT NULL,
+    product  integer NOT NULL REFERENCES products,
+    orders   integer NOT NULL,
+    quantity integer NOT NULL,
+    PRIMARY KEY (day, product)
+);
+
 -- csv-import.yaml
 CREATE TABLE IF NOT EXISTS imported (
     import  uuid NOT NULL,

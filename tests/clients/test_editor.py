@@ -131,7 +131,7 @@ def test_completion_offers_no_key_that_is_refused(text: str, schema: str, refuse
         (f"{ENDPOINT}  - strem: a\n", 3, "Property strem is not allowed."),
         (f"{ENDPOINT}  - stream: a\n    whne: true\n", 4, "Property whne is not allowed."),
         (f"kind: query\n{ENDPOINT}  - stream: a\n", 0, "Value is not accepted."),
-        ("kind: task\nname: x\nfunctionStack: []\n", 0, "Value is not accepted."),
+        ("kind: tasks\nname: x\nfunctionStack: []\n", 0, "Value is not accepted."),
     ],
 )
 def test_faults_are_underlined(text: str, line: int, says: str) -> None:

@@ -34,6 +34,11 @@ ELSEWHERE = {
 }
 #: What the tests of `*.test.yaml` ask for.
 TESTED = """
+kind: task
+name: cleanup
+schedule: {every: 1h}
+functionStack: [{log: << run.tick >>}]
+---
 method: POST
 path: /api/orders/{id}
 authentication: jwt

@@ -315,7 +315,7 @@ def test_what_no_one_foresaw_is_no_end(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("by accident")
 
-    monkeypatch.setattr(reloading, "compile_project", fail)
+    monkeypatch.setattr(reloading, "compile_definitions", fail)
     with pytest.raises(BrokenError, match="can't be compiled: by accident"):
         next_edition(lambda: checked, edition, dev=False)
 

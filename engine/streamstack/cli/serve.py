@@ -75,11 +75,11 @@ def serve(
         click.echo(write_text(checked.findings, checked.sources), err=True, nl=False)
     if checked.failed:
         give_up(context, f"not served: {checked.advice}", FOUND)
-    if not checked.project.endpoints:
+    if not (checked.project.endpoints or checked.project.tasks):
         if checked.sources:
             give_up(context, f"no endpoints found in {folder}")
         give_up(context, f"no definitions found in {folder}\n\n{FIRST_FILE}")
-    _configure_log(checked.settings.log)
+    configure_log(checked.settings.log)
     server = checked.settings.server
     address = host if host is not None else server.host
     if dev and not is_loopback(address):
@@ -136,7 +136,7 @@ def _log_line(entry: dict[str, Any], **_: Any) -> str:
         return json.dumps(entry, default=repr)
 
 
-def _configure_log(settings: LogSettings) -> None:
+def configure_log(settings: LogSettings) -> None:
     """Configure the log on standard error, according to the settings."""
     people = settings.is_text(sys.stderr)
     shape: structlog.typing.Processor = (

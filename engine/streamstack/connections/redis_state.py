@@ -62,6 +62,15 @@ return {1, ARGV[2]}
 """)
 
 
+#: Claims a key for an owner. KEYS: the key. ARGV: the owner, milliseconds. Returns 1, or 0 where another one has it.
+_CLAIM: Final = Script("""
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
+  return 1
+end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+""")
+
+
 class RedisStore:
     """A store in Redis. How much it holds in all is Redis's to say (`maxmemory`); ``max_size`` is of one value."""
 
@@ -106,6 +115,11 @@ class RedisStore:
             done, there = await self._redis.call(_SWAP, [name], [there, _text(total), expiry])
             if done:
                 return total
+
+    async def claim(self, key: bytes, ttl: float, owner: bytes) -> bool:
+        """Claim a key. Raises as `Redis.run` does."""
+        name = self._redis.key("claim", key)
+        return bool(await self._redis.call(_CLAIM, [name], [owner, _milliseconds(ttl)], again=True))
 
     async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do work that leaves a value, unless another process is at it: then wait for its value.

@@ -48,6 +48,12 @@ class Store(Protocol):
         ``ttl`` counts from when the counter begins.
         """
 
+    async def claim(self, key: bytes, ttl: float, owner: bytes) -> bool:
+        """Claim a key for ``ttl`` seconds: of all who do, one receives True, in one atomic step.
+
+        ``owner`` names who claims: a claim that is repeated, since its reply was lost, succeeds again.
+        """
+
     async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do work that leaves a value, unless another process is at it: then return what that one leaves."""
 
@@ -100,6 +106,10 @@ def size_in_memory(value: Any) -> int:
                 size += getsizeof(each)
         level = inner
     return size + sum(map(getsizeof, names))
+
+
+#: Claims in memory before those that are over are looked for.
+_FEWEST_CLAIMS: Final = 1000
 
 
 @dataclass(slots=True)
@@ -183,6 +193,8 @@ class MemoryStore:
         self._max_size = settings.max_size
         self.values = _LruCache(settings.max_entries, settings.max_size)
         self.counters = _LruCache(settings.max_entries, settings.max_size)
+        self._sweep_at = _FEWEST_CLAIMS
+        self._claims: dict[bytes, tuple[bytes, float]] = {}  # owners, and until when
 
     async def get(self, key: bytes) -> Any:
         """Return a value; MISSING where there is none, or its time is over."""
@@ -216,6 +228,18 @@ class MemoryStore:
         self.values.max_size = max(self._max_size - counters.size, 0)
         self.values.make_room()
         return total
+
+    async def claim(self, key: bytes, ttl: float, owner: bytes) -> bool:
+        """Claim a key; nothing else happens meanwhile. Claims are not bounded, but for their time."""
+        now = clock.monotonic()
+        held = self._claims.get(key)
+        if held is not None and held[1] > now:
+            return held[0] == owner
+        if len(self._claims) >= self._sweep_at:
+            self._claims = {name: claim for name, claim in self._claims.items() if claim[1] > now}
+            self._sweep_at = 2 * len(self._claims) + _FEWEST_CLAIMS
+        self._claims[key] = owner, now + ttl
+        return True
 
     async def alone(self, key: bytes, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do the work: no other process has this memory."""

@@ -554,7 +554,7 @@ async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str 
     async def open_() -> Batches:
         try:
             while True:
-                items = [_item(channel, payload) for payload in await subscription.take()]
+                items = [notification(channel, payload) for payload in await subscription.take()]
                 lost = next((at for at, item in enumerate(items) if item["gap"]), None)
                 if lost is not None and on_gap == "fail":
                     if lost:
@@ -570,7 +570,8 @@ async def db_listen(run: Run, channel: str, on_gap: str = "pass", database: str 
     return Stream(open_, {"gaps": lambda: subscription.gaps})
 
 
-def _item(channel: str, payload: str | None) -> dict[str, Any]:
+def notification(channel: str, payload: str | None) -> dict[str, Any]:
+    """Return the item of a notification; one without a payload is a gap."""
     value: Any = payload
     if payload is not None and payload.lstrip()[:1] in ("{", "["):  # any other text stays as it is: 1.10, null, "a"
         with suppress(NotJsonError):

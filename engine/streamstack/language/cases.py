@@ -151,6 +151,20 @@ class CaseRequest:
     auth: Mapping[str, Any] | None = None
     messages: tuple[Piece, ...] | None = None  # what is sent over a WebSocket; None: it is an HTTP request
     bind: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
+    turn: CaseTurn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTurn:
+    """What a test does in place of a request: it runs a tick of a ``task``, or waits some seconds.
+
+    ``at`` is the time of the tick, now if it is None; ``event`` the message that starts the task.
+    """
+
+    task: str = ""
+    at: datetime | None = None
+    event: Any = None
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +289,7 @@ class Case:
     now: datetime | None = None  # where the clock starts
     seed: int = 0
     real_time: bool = False
+    tasks: bool = False  # tasks run on their schedules
     experiments: Mapping[str, str] = field(default_factory=dict)  # the variant that all callers get, by experiment
     faults: frozenset[str] | None = None  # empty: none, also of those that are asked for
 

@@ -16,6 +16,7 @@ from streamstack.spec import Constant, Field, fields_by_name, setting
 if TYPE_CHECKING:
     from streamstack.language import nodes
     from streamstack.language.expressions import Value
+    from streamstack.language.schedules import Schedule
     from streamstack.language.settings import Streaming
     from streamstack.language.source import Node
 
@@ -530,10 +531,10 @@ class FunctionDefinition:
 
 @fast_dataclass()
 class Task:
-    """`kind: task`: a stack that runs on a schedule."""
+    """`kind: task`: a stack that runs on a schedule. ``retry`` and ``timeout`` (seconds) are of each run."""
 
     name: str
-    schedule: Node
+    schedule: Schedule
     stack: Stack
     mark: Mark
     name_mark: Mark
@@ -541,6 +542,8 @@ class Task:
     summary: str = ""
     disabled: bool = False
     allow: frozenset[str] = frozenset()
+    retry: Retry | None = None
+    timeout: float | None = None
 
     kind = "task"
 

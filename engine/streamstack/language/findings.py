@@ -101,6 +101,7 @@ _ERRORS: Final = {
         "A step refers to a model that is not in the settings.",
         "declare it under `models` in streamstack.yaml, or give `provider`",
     ),
+    "unknown-task": ("A test runs a task that the project does not have.", "write the name of a `kind: task` document"),
     "unknown-database": (
         "A step refers to a database that is not in the settings, or does not choose one of several.",
         "declare it under `databases` in streamstack.yaml",
@@ -205,7 +206,10 @@ _ERRORS: Final = {
         "A plug-in can't be loaded, or declares a function or filter that can't be used.",
         "correct the file; `docs/how-to/plug-ins.md` shows how functions and filters are declared",
     ),
-    "not-yet": ("This feature is not supported yet.", "remove it"),
+    "bad-schedule": (
+        "The schedule of a task is wrong: its cron expression, its time zone, its event or its jitter.",
+        'write `every: 5m`, `cron: "0 8 * * *"` with `timezone`, or `on: start`',
+    ),
     # Endpoints and names of a project
     "route-collision": ("Two endpoints have the same method and path.", "change the method or the path of one of them"),
     "undeclared-path-parameter": (
@@ -246,6 +250,10 @@ _ERRORS: Final = {
     "emits-in-after": (
         "A step in `after` emits a chunk, but the response has already ended.",
         "emit chunks before `after`, which runs when the client has its response",
+    ),
+    "emits-in-task": (
+        "A task sends chunks, and has no client.",
+        "write the value to a database or with `log`, or publish it with `channel.publish`",
     ),
     "emits-in-json": (
         "An endpoint with a JSON response emits chunks.",
@@ -312,6 +320,14 @@ _WARNINGS: Final = {
     "unreachable": (
         "A step never runs, because the step before it always returns, breaks or fails.",
         "remove it, or add a condition to the step before it",
+    ),
+    "daylight-saving": (
+        "The time of a cron schedule comes twice or never on the days when the clocks of its zone change.",
+        "choose a time outside of the change, write `timezone: UTC`, or `allow: [daylight-saving]` if this is meant",
+    ),
+    "not-in-transaction": (
+        "A step of a task with `once: effect` has effects outside of the transaction.",
+        "move it to a task of its own, make it idempotent, or `allow: [not-in-transaction]` at the step",
     ),
     "emits-in-transaction": (
         "A step emits chunks inside a transaction, which stays open while a slow client reads them.",

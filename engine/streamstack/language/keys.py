@@ -10,6 +10,7 @@ from streamstack.language.definition import InputRules
 from streamstack.language.findings import FINDINGS
 from streamstack.language.kinds import Kind
 from streamstack.language.names import DEFINITION
+from streamstack.language.schedules import Schedule
 from streamstack.language.settings import Streaming
 from streamstack.language.values import (
     ALGORITHMS,
@@ -428,16 +429,12 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         _DESCRIPTION,
         Field(
             "schedule",
-            Group(
-                (
-                    Field("every", Constant(Kind.DURATION), "Interval between two runs."),
-                    Field("cron", Constant(), "Schedule as a cron expression."),
-                    Field("timezone", Constant(), "Time zone of `cron`."),
-                )
-            ),
-            'Schedule: `every: 5s`, or `cron: "0 * * * *"` with `timezone`.',
+            group_of(Schedule),
+            'When the task runs: `every: 5m`, `cron: "0 8 * * *"` with `timezone`, or `on` an event.',
             required=True,
         ),
+        Field("timeout", Constant(Kind.DURATION, positive=True), "Time-out of a run."),
+        Field("retry", Group(RETRY), "Run the steps again when a run fails."),
         Field("functionStack", _STACK, "Steps of each run.", required=True),
         _disabled("Do not run the task. It is still validated."),
         _ALLOWED,

@@ -8,6 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
+#: Reserved names that come with a request, and why tasks do not have them.
+OF_REQUESTS: Final = {
+    "input": "has no inputs",
+    "sent": "has no inputs",
+    "request": "has no request",
+    "auth": "has no client",
+    "experiment": "takes part in no experiment",
+}
 #: Names that are bound in every run (LANGUAGE: reserved names).
 RESERVED: Final = frozenset(
     {"auth", "env", "error", "experiment", "input", "loop", "request", "run", "sent", "settings", "stream"}

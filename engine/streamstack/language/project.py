@@ -21,6 +21,7 @@ from streamstack.language.analysis.checks import (
     check_format,
     check_own_paths,
     check_resume,
+    check_task,
     check_texts,
     check_ways,
     end_of,
@@ -252,6 +253,8 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
             found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:
             found += check_declared(definition, around.functions, around.callees.results)
+    if isinstance(definition, Task):
+        found += check_task(definition, around.functions, around.configured.get("databases"))
     if around.environment is not None:
         found += _missing_environment(definition, around.environment)
     if entry.reading.whole:

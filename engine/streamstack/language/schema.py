@@ -75,21 +75,17 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         }
         for kind, fields in keys.DOCUMENTS.items()
     }
-    # Tasks are refused by this version.
-    function, group, endpoint = (_fields(keys.DOCUMENTS[kind]) for kind in ("function", "group", "endpoint"))
+    chosen: Schema = _fields(keys.DOCUMENTS["endpoint"])
+    for kind in ("task", "group", "function"):
+        chosen = {"if": _has_kind(kind), "then": _fields(keys.DOCUMENTS[kind]), "else": chosen}
     schemas["streamstack.schema.json"] = {
         "$schema": _DRAFT,
         "title": "streamstack definition",
         "type": "object",
         "properties": {
-            "kind": {
-                "description": "Kind of the document. Default: `endpoint`.",
-                "enum": ["endpoint", "function", "group", None],
-            }
+            "kind": {"description": "Kind of the document. Default: `endpoint`.", "enum": [*keys.DOCUMENTS, None]}
         },
-        "if": _has_kind("function"),
-        "then": function,
-        "else": {"if": _has_kind("group"), "then": group, "else": endpoint},
+        **chosen,
         "definitions": definitions,
     }
     schemas["settings.schema.json"] = {

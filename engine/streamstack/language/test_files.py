@@ -22,6 +22,7 @@ from streamstack.language.cases import (
     CaseClient,
     CaseFile,
     CaseRequest,
+    CaseTurn,
     Exchange,
     Expect,
     Expected,
@@ -764,8 +765,43 @@ _CLIENT: Final = Group(
     example="{leaveAfter: 1}",
 )
 _SQL: Final = Field("sql", _WORD, "SQL that is run before the request.")
+#: What an exchange does: exactly one of these.
+_TURNS: Final = ("request", "task", "wait")
+#: What is expected of a task, which has no response.
+_OF_TASKS: Final = frozenset({"error", "outcome", "elapsed", "calls", "database", "mails", "log"})
+
+
+def _make_turn(mark: Mark, name: str, **values: Any) -> CaseRequest:
+    task = values.pop("name_of_task", "")
+    return CaseRequest(mark, name.upper(), task, turn=CaseTurn(task, **values))
+
+
 _EXCHANGE: Final = (
     Field("request", _REQUEST, "Request to send."),
+    Field(
+        "task",
+        Group(
+            (
+                Field("name", _WORD, "Name of the task.", required=True, attribute="name_of_task", example="cleanup"),
+                Field("at", Constant(parse=_time), "Time of the tick, `run.tick`. Default: the present time."),
+                Field("event", _DATA, "Message that starts the task, `run.event`."),
+            ),
+            make=_make_turn,
+            short="name",
+            named=True,
+        ),
+        "Task to run, in place of a request.",
+    ),
+    Field(
+        "wait",
+        Group(
+            (Field("for", _DURATION, "Time.", required=True, attribute="wait"),),
+            make=_make_turn,
+            short="for",
+            named=True,
+        ),
+        "Time to wait, in place of a request: tasks run meanwhile, with `tasks: true`.",
+    ),
     Field("client", _CLIENT, "How the client behaves. Default: it reads the whole response at once."),
     Field(
         "publish",
@@ -781,6 +817,7 @@ _DEFAULTS: Final = (
     Field("sql", _WORD, "SQL that is run before the test."),
     Field("now", Constant(parse=_time), f"Time at which the test begins: {TIMESTAMP_EXAMPLE}."),
     Field("seed", Constant(Kind.INTEGER), "Seed of random values."),
+    Field("tasks", _FLAG, "Run tasks on their schedules during the test. Default: false."),
     Field("experiments", Named(_WORD), "The variant that every caller gets, by the name of the experiment."),
     Field(
         "time",
@@ -799,13 +836,33 @@ _DEFAULTS: Final = (
 )
 
 
+def _check_turn(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
+    """Check that there is one thing to do, and that what is expected belongs to it."""
+    assert isinstance(reader, TestFileReader)
+    if not reader.choose(node, _TURNS, name, required=True):
+        return False
+    expect = values.get("expect")
+    if isinstance(expect, Expect) and is_null(node.get("request")):
+        for key, mark in expect.marks.items():
+            if key not in _OF_TASKS:
+                hint = f"expect {listed(f'`{each}`' for each in sorted(_OF_TASKS))}"
+                reader.refuse(
+                    mark, f"`{key}` belongs to a response, which tasks and waits do not have", hint, "no-effect"
+                )
+    return True
+
+
+def _check_listed(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
+    return _check_expect(reader, node, values, name) and _check_turn(reader, node, values, name)
+
+
 def _check_test(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     assert isinstance(reader, TestFileReader)
     values["node"] = node
-    if not reader.choose(node, ("request", "requests"), name, required=True):
+    if not reader.choose(node, ("request", "requests", "task", "wait"), name, required=True):
         return False
     if is_null(node.get("requests")):
-        return True
+        return _check_turn(reader, node, values, name)
     for key, value in node.items:
         if key.text in ("client", "publish", "expect") and not is_null(value):
             message = f"`{key.text}` belongs to each of the `requests`"
@@ -819,8 +876,8 @@ _TEST: Final = Group(
         *_EXCHANGE,
         Field(
             "requests",
-            ListOf(Group((replace(_EXCHANGE[0], required=True), *_EXCHANGE[1:], _SQL), check=_check_expect)),
-            "Several requests, sent one after the other, in the place of `request`.",
+            ListOf(Group((*_EXCHANGE, _SQL), check=_check_listed)),
+            "Several requests, tasks and waits, one after the other, in the place of `request`.",
         ),
         *_DEFAULTS,
     ),
@@ -866,7 +923,12 @@ def read_test_file(path: Path, name: str, text: str, project: Path | None = None
 def _is_whole(test: dict[str, Any]) -> bool:
     """Return whether a test, which may have findings, can be made a `Case`."""
     exchanges = test.get("requests", (test,))
-    return "name" in test and all(isinstance(each.get("request"), CaseRequest) for each in exchanges)
+    return "name" in test and all(_request_of(each) is not None for each in exchanges)
+
+
+def _request_of(values: Mapping[str, Any]) -> CaseRequest | None:
+    found = (values.get(each) for each in _TURNS)
+    return next((each for each in found if isinstance(each, CaseRequest)), None)
 
 
 def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
@@ -888,6 +950,7 @@ def _case(defaults: Mapping[str, Any], test: dict[str, Any]) -> Case:
         now=merged.get("now"),
         seed=merged.get("seed", 0),
         real_time=merged.get("time") == "real",
+        tasks=merged.get("tasks", False),
         experiments={**defaults.get("experiments", {}), **test.get("experiments", {})},
         faults=merged.get("faults"),
     )
@@ -897,8 +960,10 @@ def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
     # The SQL of a test that is its only request is the test's.
     sql = "" if "name" in values else values.get("sql", "")
+    request = _request_of(values)
+    assert request is not None
     client, publish = values.get("client", CaseClient()), values.get("publish", ())
-    return Exchange(values["request"], client, expect or Expect(node.mark), sql, publish)
+    return Exchange(request, client, expect or Expect(node.mark), sql, publish)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

@@ -80,6 +80,8 @@ PATHS: Mapping[tuple[str, str], str] = {
     ("run", "elapsedMs"): "run.elapsed_ms",
     ("run", "startedAt"): "run.started",
     ("run", "outcome"): "run.outcome",
+    ("run", "tick"): "run.tick",
+    ("run", "event"): "run.event",
 }
 LOOP: Mapping[str, str] = {
     "index": "({loop.index} + 1)",
@@ -96,7 +98,20 @@ NAMES = frozenset(
     {
         *("run", "sink", "index", "stack", "headers", "cache_key"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
-        *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
+        *(
+            "request",
+            "sent",
+            "auth",
+            "context",
+            "env",
+            "settings",
+            "id",
+            "elapsed_ms",
+            "started",
+            "outcome",
+            "tick",
+            "event",
+        ),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),
         *("batch", "close", "length", "schedule", "value", "experiment"),
     }

@@ -12,10 +12,10 @@ from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
-from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
+from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit, Task
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.parse import use_filters
-from streamstack.language.graph import JOB_START, Graph, Node
+from streamstack.language.graph import JOB_START, Graph, Node, steps_of
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
@@ -117,8 +117,39 @@ class Callee:
             raise RunError("template", message, details=error.details, parameter="with") from None
 
 
+@dataclass(frozen=True, slots=True)
+class TaskPlan:
+    """A task, ready to run."""
+
+    task: Task
+    source: str
+    _stack: Start
+    jobs: Mapping[str, Callee] | None = None  # as those of `Plan`
+
+    async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
+        """Run the stack. Raises RunError with its place for whatever goes wrong, but for being cancelled."""
+        try:
+            return await self._stack(run, inputs)
+        except Exception as error:  # noqa: BLE001  (raised again, with its place)
+            fault = located(error)
+            raise fault from fault.__cause__
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """All that is compiled of a project: what is disabled is left out."""
+
+    endpoints: tuple[Plan, ...] = ()
+    tasks: tuple[TaskPlan, ...] = ()
+
+
 def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
+    return compile_definitions(project, probes).endpoints
+
+
+def compile_definitions(project: Project, probes: Probes | None = None) -> Plans:
+    """Compile endpoints and tasks that are not disabled, and the functions they call; ``probes`` count steps."""
     use_filters(project.filters)
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
@@ -127,12 +158,24 @@ def compile_project(project: Project, probes: Probes | None = None) -> tuple[Pla
     delayed = any(map(_delays, nodes))
     for definition in project.functions.values():
         functions[definition.name] = _callee(definition, graphs, functions, probes, delayed=delayed)
-    jobs = functions if any(node.step.function.name == JOB_START for node in nodes) else None
-    return tuple(
-        _plan(endpoint, graph, functions, graphs, probes, jobs)
-        for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
-        if not endpoint.disabled
+    tasks = [step for task in project.tasks for step in steps_of(task.stack)]
+    starts = any(step.function.name == JOB_START for step in [*(node.step for node in nodes), *tasks])
+    jobs = functions if starts else None
+    return Plans(
+        tuple(
+            _plan(endpoint, graph, functions, graphs, probes, jobs)
+            for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
+            if not endpoint.disabled
+        ),
+        tuple(_task_plan(task, functions, probes, jobs) for task in project.tasks if not task.disabled),
     )
+
+
+def _task_plan(
+    task: Task, functions: Mapping[str, Callee], probes: Probes | None, jobs: Mapping[str, Callee] | None
+) -> TaskPlan:
+    code = _written(Graph(task), functions, probes, notes_sending=False)
+    return TaskPlan(task, code.text, code.compile()["stack"], jobs)
 
 
 def _delays(node: Node) -> bool:
@@ -261,7 +304,8 @@ def stream_object(sink: Sink) -> dict[str, Any]:
 
 def run_object(run: Run) -> dict[str, Any]:
     """Return `run` as a value."""
-    return {"id": run.id, "startedAt": run.started, "elapsedMs": run.elapsed_ms, "outcome": run.outcome}
+    shown = {"id": run.id, "startedAt": run.started, "elapsedMs": run.elapsed_ms, "outcome": run.outcome}
+    return shown if run.tick is None else {**shown, "tick": run.tick, "event": run.event}
 
 
 def loop_object(index: int, source: Any) -> dict[str, Any]:

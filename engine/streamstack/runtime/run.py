@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, cast
@@ -239,6 +240,7 @@ class Run:
         "auth",
         "clock",
         "context",
+        "event",
         "experiment",
         "id",
         "outcome",
@@ -247,6 +249,7 @@ class Run:
         "slice_ends",
         "started",
         "state",
+        "tick",
     )
 
     def __init__(
@@ -265,6 +268,8 @@ class Run:
         self.clock = clock.monotonic()  # when it began
         self.slice_ends = clock.perf_counter() + SLICE
         self.outcome: str | None = None
+        self.tick: datetime | None = None  # of a task: the time that is meant
+        self.event: Any = None  # of a task: the message that started it
         self.sent_at: float | None = None  # when the last paced chunk left
         self.experiment: Mapping[str, Mapping[str, Any]] = _NO_EXPERIMENTS  # the variants that it was assigned
         self.state: dict[str, Any] = {}  # what a step keeps between its turns (pace)

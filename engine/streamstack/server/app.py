@@ -33,6 +33,7 @@ from streamstack.server.replies import log
 from streamstack.server.request_log import RequestLog
 from streamstack.server.serve import prepare
 from streamstack.server.service import Service
+from streamstack.server.tasks import Scheduler
 
 #: The service of an application that `make_application` has made.
 SERVICE: Final = web.AppKey("streamstack", Service)
@@ -50,7 +51,7 @@ def make_application(
     if checked.failed:
         text = write_text(checked.findings, checked.sources).rstrip()
         raise ProjectError(text, checked.findings)
-    if not checked.project.endpoints:
+    if not (checked.project.endpoints or checked.project.tasks):
         raise ProjectError(f"no endpoints found in {folder}", checked.findings)
     for each in checked.findings:
         log.warning(each.message, code=each.code, place=str(each.mark))
@@ -64,9 +65,9 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
         raise ProjectError(str(error), checked.findings) from error
     settings, log_settings = checked.settings.server, checked.settings.log
     access = MetricsAccess(settings.metrics, dev=dev)
+    counters = SharedCounters(edition.counted)
     context = make_context(checked, checked.environment, dev=dev, joins=True)
     context.address.url = url
-    counters = SharedCounters(edition.endpoints)
     alerts = AlertMonitor(counters, checked.settings.alerts)
     service = Service(
         edition.endpoints,
@@ -77,12 +78,14 @@ def _application(checked: Checked, *, dev: bool, url: str | None) -> web.Applica
         request_log=RequestLog(text=log_settings.is_text(sys.stderr)) if log_settings.access else None,
         max_memory=settings.max_memory,
         api=ApiDocument(checked, dev=dev),
+        scheduler=partial(Scheduler, handlers=edition.tasks, counters=counters),
     )
 
     async def lifespan(_: web.Application) -> AsyncIterator[None]:
         async with service:
             await prepare(edition, service.context, log.warning)
             async with watching(alerts, service):
+                service.scheduler.begin()
                 yield
             await service.settle()
 

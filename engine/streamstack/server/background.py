@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Stack = Callable[[Run, dict[str, Any]], Coroutine[Any, Any, Any]]
 
+#: What a stack gives that found nothing to do: such a run is neither counted nor logged.
+NOTHING_DONE: Final = object()
 #: Why runs end that were not over when the server had to stop.
 SHUTDOWN: Final = RunError("producer-lost", "the server is shutting down", status=503)
 
@@ -171,9 +173,10 @@ class BackgroundRuns:
             error = started.error
             if error is not None and error is not started.reason and not started.quiet:
                 report(error, run=run.id, endpoint=started.title, sent=run.sink.count)
-            if service.metrics is not None and started.row:
+            done = started.value is not NOTHING_DONE
+            if service.metrics is not None and started.row and done:
                 service.metrics.finish_background(started.row, run, started.outcome)
-            if service.request_log is not None:
+            if service.request_log is not None and done:
                 service.request_log.background(started.title, run, started.outcome, error, started.about)
             service.after(run, started.outcome, None)
             service.note_idle()

@@ -14,9 +14,9 @@ import os
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from streamstack import __version__, clock
 from streamstack.language.settings import Metrics
@@ -25,9 +25,6 @@ from streamstack.server.deadlines import RunTimer
 from streamstack.server.request import Request
 from streamstack.server.request_log import OUTCOMES
 from streamstack.server.response import ResponseSink
-
-if TYPE_CHECKING:
-    from streamstack.server.endpoints import EndpointHandler
 
 if sys.platform != "win32":
     import resource
@@ -44,6 +41,8 @@ STATUSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 RATINGS: Final = (*map(str, range(1, 6)), "up", "down")
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
+#: How the titles begin of what runs without a client. Those of endpoints begin with a method.
+_KINDS: Final = ("task ", "job ")
 #: Rows for endpoints that come while it is served.
 _SPARE: Final = 64
 MICRO: Final = 1_000_000
@@ -83,6 +82,11 @@ ROW, ROW_WIDTH = _layout(
     run_time=1,
     run=len(RUN_BUCKETS) + 1,
     rating=len(RATINGS),
+    # Of tasks: their latest tick in milliseconds since 1970, and ticks that were late, skipped or missed.
+    tick=1,
+    late=1,
+    skipped=1,
+    missed=1,
 )
 #: What one process reports: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
 SLOT, SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1, running=1, waiting=1, **dict.fromkeys(JOB_EVENTS, 1))
@@ -91,6 +95,17 @@ _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
 # Those that each request needs.
 _ENDED, _CHUNKS, _BYTES = ROW["ended"], ROW["chunks"], ROW["bytes"]
 _FIRST, _FIRST_TIME, _RUN, _RUN_TIME = (ROW[name] for name in ("first", "first_time", "run", "run_time"))
+
+
+class Counted(Protocol):
+    """What has a row of figures: an endpoint, or a task."""
+
+    @property
+    def row_titles(self) -> list[str]:
+        """The titles of the rows in which its figures are kept."""
+
+    def take_rows(self, row_of: Callable[[str], int]) -> None:
+        """Keep figures in these rows from now on, by their titles."""
 
 
 class SharedCounters:
@@ -104,7 +119,8 @@ class SharedCounters:
         slots: How many processes there may be at once.
     """
 
-    def __init__(self, endpoints: Iterable[EndpointHandler], slots: int = 1) -> None:
+    def __init__(self, endpoints: Iterable[Counted], slots: int = 1) -> None:
+        self.started = int(clock.time() * 1000)  # when the server did: milliseconds since 1970
         self.titles: list[str] = [""]
         self._by_title: dict[str, int] = {}
         wanted = list(endpoints)
@@ -135,8 +151,8 @@ class SharedCounters:
         """Count what the supervisor counts: `restarts`, `hangs`."""
         self.words[_SERVER[name]] += 1
 
-    def register(self, endpoints: Iterable[EndpointHandler]) -> None:
-        """Give endpoints their rows; one that is known by its title keeps its row.
+    def register(self, endpoints: Iterable[Counted]) -> None:
+        """Give endpoints and tasks their rows; one that is known by its title keeps its row.
 
         All processes register the same endpoints in the same order, so they agree. When no row is left, what is new is
         counted in row 0.
@@ -157,6 +173,22 @@ class SharedCounters:
         """Return the row of an endpoint."""
         return self._by_title.get(title, 0)
 
+    def last_tick(self, row: int) -> int:
+        """Return the latest tick of a task that was claimed, in milliseconds since 1970; 0 without any."""
+        at = row * ROW_WIDTH + ROW["tick"]
+        return max(self.words[self.rows(number) + at] for number in range(self.slots))
+
+    def claim_tick(self, number: int, row: int, tick: int) -> bool:
+        """Claim a tick of a task for the process of a slot. Of the workers of a server, one at a time runs tasks."""
+        if tick <= self.last_tick(row):
+            return False
+        self.words[self.rows(number) + row * ROW_WIDTH + ROW["tick"]] = tick
+        return True
+
+    def count_task(self, number: int, row: int, name: str) -> None:
+        """Count a tick of a task that was `late`, `skipped` or `missed`."""
+        self.words[self.rows(number) + row * ROW_WIDTH + ROW[name]] += 1
+
     def totals(self) -> Iterator[tuple[str, list[int]]]:
         """Yield the sums over all slots of the rows in which something was counted, by their titles."""
         starts = [self.rows(number) for number in range(self.slots)]
@@ -165,7 +197,9 @@ class SharedCounters:
             rows = [self.words[at : at + ROW_WIDTH].tolist() for at in places]
             counted = [each for each in rows if any(each)]
             if counted:
-                yield title, list(map(sum, zip(*counted, strict=True)))
+                totals = list(map(sum, zip(*counted, strict=True)))
+                totals[ROW["tick"]] = max(each[ROW["tick"]] for each in counted)
+                yield title, totals
 
     def release(self, number: int) -> None:
         """Record that the process of a slot is gone: what it counted stays, what it had open does not."""
@@ -370,7 +404,8 @@ def exposition(counters: SharedCounters) -> bytes:
 
 
 def _lines(counters: SharedCounters) -> Iterator[str]:
-    totals = [(_labels(title), row) for title, row in counters.totals()]
+    every = list(counters.totals())
+    totals = [(_labels(title), row) for title, row in every if not title.startswith(_KINDS)]
     yield from _head("requests_total", "counter", "Requests that were answered, by status class.")
     for title, row in totals:
         for place, status in enumerate(STATUSES):
@@ -406,7 +441,36 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
         for place, rating in enumerate(RATINGS):
             if (count := row[ROW["rating"] + place] & _WORD) and count <= _WORD // 2:
                 yield f'streamstack_ratings{{{title},rating="{rating}"}} {count}'
+    for kind in _KINDS:
+        named = [(title.removeprefix(kind), row) for title, row in every if title.startswith(kind)]
+        if named:
+            label = kind.strip()
+            yield from _background(label, [(f"{label}={_quoted(name)}", row) for name, row in named])
     yield from _processes(counters)
+
+
+def _background(kind: str, runs: list[tuple[str, list[int]]]) -> Iterator[str]:
+    """Yield the figures of runs without a client: tasks, jobs."""
+    yield from _head(f"{kind}_runs_total", "counter", "Runs that are over, by outcome.")
+    for label, row in runs:
+        for outcome, place in OUTCOME_PLACES.items():
+            if count := sum(row[_ENDED + place :][: len(STATUSES)]):
+                yield f'streamstack_{kind}_runs_total{{{label},outcome="{outcome}"}} {count}'
+    yield from _histogram(runs, f"{kind}_run_seconds", "run", RUN_BUCKETS, "Time that a run took.")
+    if kind != "task":
+        return
+    for field, about in (
+        ("late", "Runs that started more than a second late."),
+        ("skipped", "Ticks that were skipped because the previous run went on."),
+        ("missed", "Times that ticks were missed: the process stood still, or the clock was set forward."),
+    ):
+        yield from _head(f"task_{field}_total", "counter", about)
+        for label, row in runs:
+            yield f"streamstack_task_{field}_total{{{label}}} {row[ROW[field]]}"
+    yield from _head("task_last_tick_seconds", "gauge", "Latest tick that this server has claimed: seconds since 1970.")
+    for label, row in runs:
+        if tick := row[ROW["tick"]]:
+            yield f"streamstack_task_last_tick_seconds{{{label}}} {tick / 1000:.3f}"
 
 
 def _histogram(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
@@ -25,11 +25,13 @@ from streamstack.language.project import (
     uncollected,
 )
 from streamstack.language.settings import Settings
-from streamstack.runtime.plan import compile_project
+from streamstack.runtime.plan import compile_definitions
 from streamstack.runtime.run import Context
 from streamstack.server.context import secrets_of
 from streamstack.server.endpoints import EndpointHandler, UnservableError, make_endpoints
+from streamstack.server.metrics import Counted
 from streamstack.server.replies import log
+from streamstack.server.tasks import TaskHandler
 
 #: Seconds between two looks at the files.
 _PAUSE: Final = 0.25
@@ -66,7 +68,14 @@ class Edition:
 
     checked: Checked
     endpoints: list[EndpointHandler]
+    tasks: list[TaskHandler] = field(default_factory=list)
     restart: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> list[Counted]:
+        """What has figures of its own."""
+        counted: list[Counted] = [*self.endpoints, *self.tasks]
+        return counted
 
     @property
     def counts(self) -> bool:
@@ -109,8 +118,9 @@ def first_edition(checked: Checked, *, dev: bool) -> Edition:
     """Compile a project that was found sound. Raises UnservableError."""
     _check_email(checked, dev=dev)
     with uncollected():
-        endpoints = make_endpoints(compile_project(checked.project), checked.settings, dev=dev)
-    return Edition(checked, endpoints)
+        plans = compile_definitions(checked.project)
+        endpoints = make_endpoints(plans.endpoints, checked.settings, dev=dev)
+    return Edition(checked, endpoints, list(map(TaskHandler, plans.tasks)))
 
 
 def _check_email(checked: Checked, *, dev: bool) -> None:
@@ -138,7 +148,7 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
         raise BrokenError(f"{error.filename}: {error.strerror}") from error
     if checked.failed:
         raise BrokenError(findings_text(checked.findings, checked))
-    if not checked.project.endpoints:
+    if not (checked.project.endpoints or checked.project.tasks):
         raise BrokenError(f"no endpoints found in {checked.root}")
     settings, restart = _with_opened(checked.settings, before.checked.settings)
     checked = replace(checked, settings=settings)

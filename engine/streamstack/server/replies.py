@@ -82,8 +82,8 @@ def place_of(place: Place) -> dict[str, Any]:
     }
 
 
-def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
-    """Log an error of a run with its place. ``sent`` is the chunks that went before."""
+def report(error: RunError, *, run: str, endpoint: str, sent: int, **about: Any) -> None:
+    """Log an error of a run with its place, and more ``about`` it. ``sent`` is the chunks that went before."""
     if isinstance(error, RefusalError) and error.code == "unavailable":
         return  # what is out of reach has told so itself, once for all whom it keeps out
     place = error.place
@@ -93,6 +93,7 @@ def report(error: RunError, *, run: str, endpoint: str, sent: int) -> None:
         "code": error.code,
         "message": error.full,
         "chunks": sent,
+        **about,
     }
     fields |= error.about
     if place is not None:

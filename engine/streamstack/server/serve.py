@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from streamstack.errors import RunError
@@ -28,7 +29,7 @@ from streamstack.server.context import (
     prepare_databases,
 )
 from streamstack.server.deadlines import LoopFaults
-from streamstack.server.endpoints import EndpointHandler, make_cors
+from streamstack.server.endpoints import make_cors
 from streamstack.server.metrics import MetricsAccess, SharedCounters, WorkerMetrics
 from streamstack.server.reloading import BrokenError, Edition, FileChanges, Read, next_edition
 from streamstack.server.request_log import RequestLog
@@ -45,6 +46,7 @@ from streamstack.server.sockets import (
     shown,
     url_of,
 )
+from streamstack.server.tasks import Scheduler
 
 #: Seconds that a connection which was just made has for its one request, when the server no longer listens.
 GRACE = 1.0
@@ -137,6 +139,7 @@ class ServerProcess:
         """
         loop = asyncio.get_running_loop()
         self.service.ready = False
+        self.service.scheduler.stop()
         self._http.close_after_response()
         if delay and self._settings.shutdown_delay:
             await self._wait(self._settings.shutdown_delay)
@@ -225,8 +228,8 @@ class ServeOptions:
         checked = self.edition.checked
         return make_context(checked, checked.environment, dev=self.dev, joins=joins, starts=starts)
 
-    def service(self, context: Context, counters: SharedCounters, slot: int = 0) -> Service:
-        """Return the service of one process, which counts in a slot of the counters."""
+    def service(self, context: Context, counters: SharedCounters, slot: int = 0, *, first: bool = True) -> Service:
+        """Return the service of one process, which counts in a slot of the counters. ``first``: the first worker's."""
         server, log = self.edition.checked.settings.server, self.edition.checked.settings.log
         access = MetricsAccess(server.metrics, dev=self.dev)
         counts = access.possible or self.edition.counts
@@ -239,6 +242,7 @@ class ServeOptions:
             request_log=RequestLog(text=log.is_text(sys.stderr)) if log.access else None,
             max_memory=server.max_memory,
             api=ApiDocument(self.edition.checked, dev=self.dev),
+            scheduler=partial(Scheduler, handlers=self.edition.tasks, counters=counters, slot=slot, first=first),
         )
 
 
@@ -256,7 +260,7 @@ class _Alone:
 
     def __init__(self, task: ServeOptions) -> None:
         self._task = task
-        self._counters = SharedCounters(task.edition.endpoints)
+        self._counters = SharedCounters(task.edition.counted)
         self._edition = task.edition
         self._service = task.service(task.context(), self._counters)
         self._reload_requested = asyncio.Event()
@@ -281,6 +285,7 @@ class _Alone:
                 announce_shortage(self._edition, task.announce)
                 announce_addresses(task, port)
                 async with watching(self._alerts, service):
+                    service.scheduler.begin()
                     await self._keep_fresh(serving)
                 task.announce(STOPPING)
                 await serving.close()
@@ -370,10 +375,10 @@ async def reload(
     """
     edition = await asyncio.to_thread(next_edition, task.read, before, dev=task.dev)
     counters.register_titles(titles)
-    counters.register(edition.endpoints)
+    counters.register(edition.counted)
     cors = make_cors(edition.checked.settings.server.cors)
     api = ApiDocument(edition.checked, dev=task.dev)
-    service.replace(edition.endpoints, edition.context(service.context), cors, api)
+    service.replace(edition.endpoints, edition.context(service.context), cors, api, edition.tasks)
     if service.metrics is None and edition.counts:
         service.count(WorkerMetrics(counters, slot))
     keep_out_of_collections()
@@ -417,12 +422,14 @@ async def prepare(edition: Edition, context: Context, announce: Announce) -> Non
 def reload_message(edition: Edition, changed: list[str]) -> str:
     """Return the message for files that were reloaded."""
     names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
-    return f"reloaded: {counted(edition.endpoints)}{f' ({names})' if names else ''}"
+    return f"reloaded: {counted(edition)}{f' ({names})' if names else ''}"
 
 
-def counted(endpoints: list[EndpointHandler]) -> str:
-    """Return how many endpoints there are, as text."""
-    return f"{len(endpoints)} endpoint{'s' if len(endpoints) != 1 else ''}"
+def counted(edition: Edition) -> str:
+    """Return how many endpoints and tasks there are, as text."""
+    numbers = {"endpoint": len(edition.endpoints), "task": len(edition.tasks)}
+    words = [f"{number} {what}{'s' if number != 1 else ''}" for what, number in numbers.items() if number]
+    return " and ".join(words) or "0 endpoints"
 
 
 def announce_shortage(edition: Edition, announce: Announce) -> None:
@@ -439,5 +446,8 @@ def announce_addresses(task: ServeOptions, port: int, workers: int = 1) -> None:
     path = max((len(each.path) for each in endpoints), default=0)
     for each in sorted(endpoints, key=lambda served: (served.path, served.method)):
         announce(f"  {each.method:<{method}}  {each.path:<{path}}  {each.file}")
+    for handler in task.edition.tasks:
+        announce(f"  task {handler.name}: {handler.schedule}  {handler.plan.task.mark.file}")
     by = f" by {workers} workers" if workers > 1 else ""
-    announce(f"serving {counted(endpoints)}{by} on {shown(task.host, port, 'http' if task.tls is None else 'https')}")
+    address = shown(task.host, port, "http" if task.tls is None else "https")
+    announce(f"serving {counted(task.edition)}{by} on {address}")

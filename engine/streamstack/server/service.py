@@ -55,6 +55,7 @@ from streamstack.server.resume.requests import (
 )
 from streamstack.server.resume.store import SharedStore
 from streamstack.server.resume.streams import StreamRegistry
+from streamstack.server.tasks import Scheduler, TaskHandler
 
 if TYPE_CHECKING:
     from streamstack.server.connection import ClientConnection
@@ -82,7 +83,7 @@ _DISCONNECT_CHECK = 0.5
 class Service:
     """Answers requests. An asynchronous context: runs' later work must end before it does."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all that a process has for its requests)
         self,
         endpoints: Iterable[EndpointHandler] = (),
         *,
@@ -93,6 +94,7 @@ class Service:
         request_log: RequestLog | None = None,
         max_memory: int = MAX_MEMORY,
         api: ApiDocument | None = None,
+        scheduler: Callable[[Service], Scheduler] = Scheduler,
     ) -> None:
         self.api = api or ApiDocument()
         self.context = context or Context()
@@ -124,6 +126,7 @@ class Service:
         self._group = asyncio.TaskGroup()
         self._entered = False
         self.jobs = JobRunner(self)
+        self.scheduler = scheduler(self)
         self.replace(endpoints)
 
     def replace(
@@ -132,14 +135,18 @@ class Service:
         context: Context | None = None,
         cors: CorsHeaders | None = None,
         api: ApiDocument | None = None,
+        tasks: Iterable[TaskHandler] | None = None,
     ) -> None:
-        """Serve these endpoints from the next request on, in another context; running ones end on the old."""
+        """Serve these endpoints and tasks from now on, in another context; what is running ends on the old."""
         self.api = api or self.api
         self.context = context or self.context
         self.cors = cors or self.cors
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
-        self.jobs.functions = next((each.jobs for each in self._endpoints if each.jobs is not None), {})
+        if tasks is not None:
+            self.scheduler.replace(tasks)
+        starting = [*(each.jobs for each in self._endpoints), self.scheduler.jobs]
+        self.jobs.functions = next((each for each in starting if each is not None), {})
         if self._entered:
             self._begin_work()
 
@@ -179,6 +186,7 @@ class Service:
             self._watching.cancel()
         if error is not None:
             self.abandon()
+        self.scheduler.stop()
         await self.jobs.begin_shutdown()
         await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
@@ -456,6 +464,7 @@ class Service:
         self.ready = False
         self.draining = True
         self.streams.begin_shutdown()
+        self.scheduler.stop()
         await self.jobs.begin_shutdown()
         await self.idle(patience)
         for timer in list(self.timers):

@@ -96,10 +96,20 @@ class Channel:
 
 
 class Worker:
-    """The work of one process, forked off its supervisor. ``number`` is its slot of the counters."""
+    """The work of one process, forked off its supervisor.
+
+    ``number`` is its slot of the counters. The ``first`` worker alone runs tasks, where state is in memory.
+    """
 
     def __init__(
-        self, task: ServeOptions, sockets: list[socket.socket], channel: Channel, counters: SharedCounters, number: int
+        self,
+        task: ServeOptions,
+        sockets: list[socket.socket],
+        channel: Channel,
+        counters: SharedCounters,
+        number: int,
+        *,
+        first: bool,
     ) -> None:
         self._task = task
         self._edition = task.edition
@@ -109,7 +119,7 @@ class Worker:
         self._sockets = sockets
         self._stopped = False  # by the supervisor
         self._orphaned = False  # the supervisor is gone
-        self._service = task.service(task.context(joins=True, starts=False), counters, number)
+        self._service = task.service(task.context(joins=True, starts=False), counters, number, first=first)
         self._reloads: asyncio.Queue[list[str]] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -126,6 +136,7 @@ class Worker:
             await warm_databases(self._edition.checked.project, service.context)
             await serving.start()
             self._channel.send(ready=True)
+            service.scheduler.begin()
             reloads = asyncio.ensure_future(self._reload())
             try:
                 await serving.stop_requested.wait()
@@ -332,7 +343,7 @@ class Supervisor:
         self._slots = [Slot(number, each) for number, each in enumerate(sockets)]
         self._retiring: list[Process] = []  # others take their places already
         # Each worker's successor may be there before it has gone.
-        self._counters = SharedCounters(task.edition.endpoints, workers * 2)
+        self._counters = SharedCounters(task.edition.counted, workers * 2)
         self._free = list(range(workers * 2))
         self._failed_in_row = 0  # workers that ended at once, one after another
         self._announced = False  # where it is served
@@ -498,7 +509,7 @@ class Supervisor:
             self._signals.close()
             if self._embedded is not None:
                 self._embedded.disown()
-            worker = Worker(self._task, slot.sockets, channel, self._counters, number)
+            worker = Worker(self._task, slot.sockets, channel, self._counters, number, first=slot is self._slots[0])
             run_to_end(worker.run(), loop_factory())
             code = 0
         except BaseException:  # noqa: BLE001  (it must not go on as a supervisor)
@@ -641,7 +652,7 @@ class Supervisor:
         except BrokenError as error:
             task.announce(f"{error}\n{STILL_SERVED}")
             return
-        self._counters.register(edition.endpoints)
+        self._counters.register(edition.counted)
         self._alerts.replace(edition.checked.settings.alerts)
         self._check_at = 0.0
         if news := edition.news(task.edition):

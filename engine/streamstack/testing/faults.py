@@ -469,8 +469,8 @@ class _Judge:
     def _end(self, scenario: Scenario, baseline: _Baseline, answer: ReceivedAnswer, seen: Observation) -> Iterator[str]:
         """Find a failed stream that looks finished, a completed one that does not, and a failure that was swallowed."""
         end = seen.end_of(answer)
-        if answer.left or end is None:
-            return
+        if answer.left or end is None or (answer.status is None and answer.whole):
+            return  # the last: a task, which has no client
         if answer.status is None:
             yield f"the run is {end.outcome}, and the client got no answer: {answer.failure}"
             return

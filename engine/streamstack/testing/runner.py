@@ -7,19 +7,21 @@ import random
 from collections.abc import Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
 import structlog
 
+from streamstack import clock
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import Mark, RunError
 from streamstack.functions.channels import open_channels
 from streamstack.functions.db import open_databases
 from streamstack.functions.email import open_mailer
 from streamstack.language import nodes
-from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows, Publication
+from streamstack.language.cases import Case, CaseClient, CaseRequest, CaseTurn, Exchange, ExpectedRows, Publication
 from streamstack.language.definition import Endpoint
 from streamstack.language.filters import tests as filter_tests
 from streamstack.language.mail import Address
@@ -35,6 +37,7 @@ from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
 from streamstack.server.resume.requests import PREFIX
 from streamstack.server.service import Service
+from streamstack.server.tasks import Scheduler, TaskHandler
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
 from streamstack.testing.channels import RecordedChannels
@@ -303,6 +306,7 @@ class _CaseRun:
                     cors=make_cors(settings.cors),
                     request_log=_RunEnds(self.seen.ends),
                     max_memory=settings.max_memory,
+                    scheduler=partial(Scheduler, handlers=map(TaskHandler, self.edition.plans.tasks)),
                 )
             )
             if self.case.sql:
@@ -316,6 +320,8 @@ class _CaseRun:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
+                if self.case.tasks:
+                    service.scheduler.begin()
                 sent: list[asyncio.Task[ReceivedAnswer]] = []
                 async with asyncio.TaskGroup() as group:
                     for index, exchange in enumerate(self.case.exchanges):
@@ -328,6 +334,7 @@ class _CaseRun:
                         if request is None:
                             sent.append(group.create_task(_never_sent()))
                             continue
+                        turn = request.turn
                         work = send(
                             address,
                             request,
@@ -337,6 +344,9 @@ class _CaseRun:
                             client_timeout=injection.client_timeout,
                             answer=self.received[-1],
                         )
+                        if turn is not None:
+                            work.close()
+                            work = _take_turn(service, turn, self.received[-1])
                         sent.append(group.create_task(work))
                         if exchange.publish:
                             group.create_task(self._publish(channels, exchange.publish))
@@ -347,6 +357,7 @@ class _CaseRun:
                         if answer.left or not answer.whole:
                             await asyncio.sleep(_NOTICE)
                 self.seen.answers += [task.result() for task in sent]
+                service.scheduler.stop()
                 await service.idle(_REAL_DRAIN_LIMIT if self.case.real_time else _DRAIN_LIMIT)
                 await service.settle()
             self.seen.statements = relay.statements
@@ -436,6 +447,23 @@ class _CaseRun:
         except RunError as error:
             return error
         return rows
+
+
+async def _take_turn(service: Service, turn: CaseTurn, answer: ReceivedAnswer) -> ReceivedAnswer:
+    """Run a task, or wait, and record how that ended. Raises ValueError where the project has no such task."""
+    answer.began = asyncio.get_running_loop().time()
+    if turn.task:
+        ended = await service.scheduler.run(turn.task, turn.at or clock.now(), turn.event)
+        answer.headers["X-Run-Id"] = ended.run.id
+        if (error := ended.error) is not None:
+            answer.error = {"code": error.code, "message": error.public, "status": error.status}
+    else:
+        await asyncio.sleep(turn.wait)
+    answer.ended = asyncio.get_running_loop().time() - answer.began
+    answer.whole = True
+    if turn.wait:
+        await asyncio.sleep(_NOTICE)  # tasks that are due at the end have begun
+    return answer
 
 
 # ------------------------------------------------------------------------------- what surrounds a test

@@ -19,7 +19,7 @@ from streamstack.language.definition import Endpoint
 from streamstack.language.graph import steps_of, steps_with_called
 from streamstack.language.project import SETTINGS, Checked, display_name, find_settings, names_of, read_project
 from streamstack.language.settings import Settings, load_settings
-from streamstack.runtime.plan import Plan, compile_project
+from streamstack.runtime.plan import Plans, compile_definitions
 from streamstack.runtime.probes import Probes
 from streamstack.server.endpoints import EndpointHandler, Routes, make_endpoints
 from streamstack.testing.contract import ApiContract
@@ -35,7 +35,7 @@ class Edition:
     """A project with the settings of one environment. Its authentications accept tokens that tests mint."""
 
     checked: Checked
-    plans: tuple[Plan, ...]
+    plans: Plans
     endpoints: tuple[EndpointHandler, ...]
     routes: Routes[Endpoint]
     contract: ApiContract
@@ -57,7 +57,7 @@ class TestProject:
 
     root: Path
     checked: Checked
-    _plans: tuple[Plan, ...]
+    _plans: Plans
     probes: Probes | None = None
     _editions: dict[tuple[frozenset[Any], ...], Edition] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class TestProject:
     def read(cls, root: Path, more: Iterable[Path] = (), probes: Probes | None = None) -> TestProject:
         """Read and compile a project, with ``probes`` if they are given. Raises OSError for unreadable files."""
         checked = read_project(root, REGISTRY, {}, env_file=False, more=more)
-        return cls(root, checked, () if checked.failed else compile_project(checked.project, probes), probes)
+        return cls(root, checked, Plans() if checked.failed else compile_definitions(checked.project, probes), probes)
 
     @property
     def errors(self) -> list[Diagnostic]:
@@ -112,7 +112,7 @@ class TestProject:
                 raise ValueError("; ".join(f"{each.mark}: {each.message}" for each in errors))
             if not _same_shape(settings, checked.settings):
                 checked = read_project(self.root, REGISTRY, env, env_file=False)
-                plans = compile_project(checked.project, self.probes)
+                plans = compile_definitions(checked.project, self.probes)
         settings = replace(
             settings,
             authentication={name: self._accepting(method, keys) for name, method in settings.authentication.items()},
@@ -122,8 +122,8 @@ class TestProject:
                 for name, each in settings.experiments.items()
             },
         )
-        endpoints = make_endpoints(plans, settings, dev=False)
-        routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans])
+        endpoints = make_endpoints(plans.endpoints, settings, dev=False)
+        routes = Routes([(plan.endpoint.method, plan.endpoint.path, plan.endpoint) for plan in plans.endpoints])
         made = replace(checked, settings=settings, environment=dict(env))
         # The values of environment variables are not in the document.
         contract = self._contracts.setdefault(id(checked.project), ApiContract(made))
@@ -152,6 +152,8 @@ class TestProject:
         """Whether a test surely or possibly uses a database: one that calls HTTP may call an endpoint that does."""
         if case.rows or case.sql or any(each.sql or each.expect.database for each in case.exchanges):
             return True
+        if case.tasks or any(each.request.turn is not None for each in case.exchanges):
+            return bool(uses_of(self.checked.project, self.checked.settings.databases))
         if not self._users:
             return False
         found = [self._routes.find(each.request.method, each.request.path.partition("?")[0]) for each in case.exchanges]

@@ -136,9 +136,9 @@ functionStack:
 
 
 def test_a_task_has_no_request_and_no_inputs() -> None:
-    """What only an endpoint has can't be looked up."""
+    """What only an endpoint has is not bound."""
     text = "kind: task\nname: t\nschedule: {every: 5s}\nfunctionStack:\n  - log: << request.ip >><< input.a >>\n"
-    assert [each.column for each in analyse_text(text) if each.code == "unknown-property"] == [21, 35]
+    assert [each.column for each in analyse_text(text) if each.code == "unbound-name"] == [13, 29]
 
 
 def test_streams_given_by_functions_are_followed() -> None:

@@ -183,6 +183,15 @@ def uses_of(project: Project, names: Collection[str]) -> dict[str, list[tuple[De
     used: dict[str, list[tuple[Definition, Step]]] = {}
     usual = default_database(dict.fromkeys(names))
     definitions: list[Definition] = [*project.endpoints, *project.functions.values()]
+    for task in project.tasks:
+        schedule = task.schedule
+        name = schedule.database or usual
+        if schedule.on is not None:
+            name = (schedule.on.database or usual) if schedule.on.kind == "database" else None
+        elif schedule.once != "effect":
+            name = None
+        if name is not None and name in names:
+            used.setdefault(name, [])
     for definition in [*definitions, *project.tasks]:
         for step in steps_of(definition.stack):
             if not any(each.section == "databases" for each in step.function.effects.configured):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from streamstack.errors import ERRORS, Diagnostic, Mark
 from streamstack.language import nodes
-from streamstack.language.cases import Case, CaseFile, Exchange
+from streamstack.language.cases import Case, CaseFile, CaseRequest, Exchange
 from streamstack.language.definition import ConstantArgument, Definition, Endpoint, Project
 from streamstack.language.experiments import Experiment
 from streamstack.language.expressions.compile import Constant
@@ -82,6 +82,8 @@ def answers(endpoint: Endpoint, path: str) -> bool:
 
 def _check_request(exchange: Exchange, node: nodes.Mapping, project: Project) -> list[Diagnostic]:
     request, expect = exchange.request, exchange.expect
+    if request.turn is not None:
+        return _check_task(request, project)
     if request.path.startswith("/_") or not project.endpoints:  # the server's own; or they are elsewhere
         return []
     endpoint = find_endpoint(request.path, request.method, project.endpoints)
@@ -102,6 +104,16 @@ def _check_request(exchange: Exchange, node: nodes.Mapping, project: Project) ->
     replacement = path.replacement(0, len(path.text), sure) if isinstance(path, Scalar) and sure else None
     hint = f"did you mean {titles[near]}?" if near else "write the path of an endpoint, or expect `status: 404`"
     return [make_diagnostic("unknown-path", mark, f"no endpoint answers the path {request.path}", hint, replacement)]
+
+
+def _check_task(request: CaseRequest, project: Project) -> list[Diagnostic]:
+    """Report a task that the project does not have."""
+    names = [each.name for each in project.tasks]
+    if request.turn is None or not request.turn.task or request.turn.task in names:
+        return []
+    message = f"the project has no task `{request.turn.task}`"
+    hint = suggestion(request.turn.task, names, "write the name of a `kind: task` document")
+    return [make_diagnostic("unknown-task", request.mark, message, hint)]
 
 
 def _filled(path: str, requested: str) -> str:
@@ -153,7 +165,7 @@ def _check_databases(exchange: Exchange, known: Collection[str] | None) -> Itera
 
 
 def _definitions(project: Project) -> tuple[Definition, ...]:
-    return (*project.endpoints, *project.functions.values())
+    return (*project.endpoints, *project.functions.values(), *project.tasks)
 
 
 def _codes(project: Project) -> frozenset[str] | None:

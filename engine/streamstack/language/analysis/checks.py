@@ -21,19 +21,59 @@ from streamstack.language.definition import (
     FunctionDefinition,
     Input,
     Step,
+    Task,
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.expressions.compile import Constant, Expression, ListValue, ObjectValue, Text
 from streamstack.language.expressions.grammar import becomes_text
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.foreign import NAMES, look_up
-from streamstack.language.graph import all_values, called_itself, reached, steps_of
+from streamstack.language.graph import all_values, called_by, called_itself, constant, reached, steps_of
 from streamstack.language.kinds import Kind
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Scalar, Sequence
 from streamstack.language.secrets import find_secrets
+from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.spec import Bound
+
+#: Functions whose effects no transaction takes back, by the beginnings of their names.
+_OUTSIDE: Final = ("http.", "websocket.", "llm.", "email.", "webhook.", "channel.publish", "job.", "cache.", "counter.")
+
+
+def check_task(
+    task: Task, functions: Mapping[str, FunctionDefinition], databases: Collection[str] | None
+) -> list[Diagnostic]:
+    """Report the databases of a schedule that the settings lack, and what a transaction does not hold."""
+    schedule, found = task.schedule, list[Diagnostic]()
+    needs = schedule.once == "effect" or (schedule.on is not None and schedule.on.kind == "database")
+    name = schedule.on.database if schedule.on is not None else schedule.database
+    if needs and databases is not None:
+        if name is not None and name not in databases:
+            message = f"the settings have no database `{name}`"
+            found.append(make_diagnostic("unknown-database", task.name_mark, message, suggestion(name, databases, "")))
+        elif name is None and databases and default_database(dict.fromkeys(databases)) is None:
+            message = f"which database does the schedule mean? The settings have {', '.join(databases)}"
+            found.append(make_diagnostic("unknown-database", task.name_mark, message, "name it in `schedule`"))
+    if schedule.once != "effect":
+        return found
+    for step in steps_of(task.stack):
+        called = (each for name in called_by(step) for each in reached(name, functions))
+        if _is_outside(step) or any(_is_outside(each) for function in called for each in steps_of(function.stack)):
+            message = (
+                f"`{step.title}` is not part of the transaction of `once: effect`: it is repeated when another server "
+                "takes the tick over"
+            )
+            found.append(make_diagnostic("not-in-transaction", step.key_mark, message))
+    return found
+
+
+def _is_outside(step: Step) -> bool:
+    """Return whether a step has effects that a rollback does not undo; reading over HTTP has none."""
+    name = step.function.name
+    method = constant(step.arguments.by_name.get("method")) if name.startswith("http.") else MISSING
+    reads = name.startswith("http.") and (method in ("GET", "HEAD") or step.arguments.get("method") is None)
+    return name.startswith(_OUTSIDE) and not reads and name != "cache.get"
 
 
 def check_authentication(endpoint: Endpoint, known: Collection[str] | None) -> list[Diagnostic]:

@@ -40,13 +40,6 @@ _SIGNS: Final[dict[type[nodes.Node], str]] = {
     nodes.Pow: "**",
 }
 _COMPARES: Final = {"lt": "<", "lteq": "<=", "gt": ">", "gteq": ">=", "in": "in", "notin": "not in"}
-#: What a task lacks, by the reserved name that is read.
-_NOT_IN_TASKS: Final = {
-    "input": "has no inputs",
-    "sent": "has no inputs",
-    "request": "has no request",
-    "experiment": "takes part in no experiment",
-}
 _LENGTHS: Final = frozenset({"length", "size", "count", "len"})
 #: Filters whose attribute names a field of the items, by the position of that argument.
 _ATTRIBUTES: Final = {
@@ -98,14 +91,11 @@ class Evaluator:
     ``env`` has the shapes of the names at the present step; what was reported once is assumed to hold from there on.
     """
 
-    def __init__(
-        self, reports: Reports, *, is_task: bool = False, unsent: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def __init__(self, reports: Reports, *, unsent: Mapping[str, str] = MappingProxyType({})) -> None:
         self.env: Env = {}
         self.dead = False  # the present step never runs: only its paths are checked
         self.caught = False  # what fails here is handled: only what surely fails is reported
         self._reports = reports
-        self._is_task = is_task
         self._unsent = unsent  # inputs that `sent` does not have, and where they are
         self._value: Value | None = None
         self._names: list[nodes.Expr] = []  # the positional arguments of the present filter
@@ -386,12 +376,6 @@ class Evaluator:
             return  # asking whether there is one is what `is defined` is for
         shown = self.show(node.node)
         known = sorted(container.fields or ())
-        if self._is_task and path is not None and path[0] in _NOT_IN_TASKS:
-            words = f"a task {_NOT_IN_TASKS[path[0]]}"
-            self._reports.add(
-                "unknown-property", self._key_mark(node), f"`{'.'.join(map(str, path))}`: {words}", "remove it"
-            )
-            return
         if container.title == "a loop" and key in ("last", "length"):
             over = container.condition == "stream"
             if over:

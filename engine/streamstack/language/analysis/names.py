@@ -19,13 +19,14 @@ from streamstack.language.definition import (
     GroupDefinition,
     Items,
     Step,
+    Task,
 )
 from streamstack.language.expressions import Read, Value
 from streamstack.language.filters.operations import FUNCTIONS_OF_EXPRESSIONS
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import Block, Graph, constant, steps_of
 from streamstack.language.loading.inputs import mismatch
-from streamstack.language.names import RESERVED, VARIABLE, nearest_and_sure, suggestion
+from streamstack.language.names import OF_REQUESTS, RESERVED, VARIABLE, nearest_and_sure, suggestion
 from streamstack.language.settings import default_database
 from streamstack.language.values import MISSING
 from streamstack.spec import Nesting
@@ -75,7 +76,10 @@ class Names:
         name = read.name
         binding = state.names.get(name)
         if binding is None:
-            if name in EVERYWHERE:
+            if name in OF_REQUESTS and isinstance(self._definition, Task):
+                message = f"`{name}` is not bound: a task {OF_REQUESTS[name]}"
+                self._reports.add("unbound-name", read.mark, message, "remove it; `run.tick` is the time of the run")
+            elif name in EVERYWHERE:
                 self._check_body(read)
                 self._note_reads(read, None)
             elif not soft and name not in self.unread:

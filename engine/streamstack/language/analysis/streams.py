@@ -192,6 +192,7 @@ class Emission:
         who = f"`{title}`" if source is None else f"the function `{title}`, in line {source.line} of {source.file},"
         words = {
             "emits-in-after": f"{who} sends chunks in `after`, when the response is over",
+            "emits-in-task": f"{who} sends chunks, and a task has no client",
             "emits-in-json": f"{who} sends chunks, but the endpoint responds with JSON",
             "emits-in-transaction": f"{who} sends chunks while a transaction is open: a slow client would keep it open",
         }

@@ -41,6 +41,7 @@ from streamstack.language.graph import (
     runs_once_at_least,
 )
 from streamstack.language.kinds import FACTS, Kind, shown
+from streamstack.language.names import OF_REQUESTS
 from streamstack.language.paths import parameters
 from streamstack.language.shapes import ANY, BOOLEAN, COUNT, INTEGER, KINDS, NULL, NUMBER, NUMBERS, TEXT, Shape, record
 from streamstack.language.sql import statement_in
@@ -226,7 +227,7 @@ class TypeWalker:
             if each.location == "path" or (each.location is None and name in self._path)
         }
         self._unsent = in_path | {name: "a stream" for name, each in self._inputs.items() if each.type == "stream"}
-        self.evaluate = self._evaluate = Evaluator(reports, is_task=isinstance(definition, Task), unsent=self._unsent)
+        self.evaluate = self._evaluate = Evaluator(reports, unsent=self._unsent)
         self._frames: list[list[Shape]] = [[]]
         self._loops: list[_Loop | None] = []
         self._guards: list[Env] = []
@@ -288,7 +289,8 @@ class TypeWalker:
             "experiment": self._results.experiment,
         }
         if isinstance(self._definition, Task):
-            env["request"] = env["experiment"] = record({})
+            env |= dict.fromkeys(OF_REQUESTS, ANY)  # reported as not bound
+            env["run"] = record({**(env["run"].fields or {}), "tick": shapes.parse("timestamp"), "event": ANY})
         authentication = self._definition.authentication if isinstance(self._definition, Endpoint) else None
         if authentication is not None:
             why = f"authentication is optional in {self._definition.title}"

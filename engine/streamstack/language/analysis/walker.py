@@ -33,6 +33,7 @@ from streamstack.language.definition import (
     FunctionDefinition,
     Items,
     Step,
+    Task,
 )
 from streamstack.language.expressions import Value
 from streamstack.language.graph import Block, Node, PerItem, called_by, constant, steps_of
@@ -462,6 +463,10 @@ class Walker(Blocks):
         self._answers_json = True
         self.emission.places = ("emits-in-json",)
 
+    def allow_no_emission(self) -> None:
+        """Take the definition as a task, which has no client."""
+        self.emission.places = ("emits-in-task",)
+
 
 def _called_names(step: Step) -> list[str]:
     """Return the functions a step may call: the one it names, else those it lists."""
@@ -532,6 +537,8 @@ def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
             walker.names.read(value, state)
         if definition.response_type == "json":
             walker.answer_json()
+    if isinstance(definition, Task):
+        walker.allow_no_emission()
     end, returned = walker.leave_frame(walker.follow(walker.graph.root, state))
     walker.finish(walker.copies[0].deferred, end)
     return end, returned

@@ -44,17 +44,18 @@ from streamstack.language.loading.arguments import (
 )
 from streamstack.language.loading.groups import CallReader, Inheritance, without_rejections
 from streamstack.language.loading.inputs import check_promises, check_sent, check_streams, read_input, read_inputs
-from streamstack.language.loading.steps import StepReader
+from streamstack.language.loading.steps import StepReader, retry_of
 from streamstack.language.names import DEFINITION, certain, nearest, suggestion
 from streamstack.language.nodes import Document, Mapping, Node, Scalar, Sequence
 from streamstack.language.paths import refuse_path
+from streamstack.language.schedules import Schedule, Trigger, parse_schedule
 from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
 from streamstack.spec import fields_of, is_null
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
-_UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication", "before", "after")
+_UNREAD: Final = (*("kind", "method", "path", "name", "streaming", "authentication", "schedule"), *("before", "after"))
 
 
 @fast_dataclass()
@@ -166,7 +167,7 @@ class _DocumentReader:
         if kind == "group":
             return replace(self._group(values, common, inheritance.streaming), root=written)
         common |= {"name": self._name(), "name_mark": self._mark_of("name")}
-        return self._function(common) if kind == "function" else self._task(common)
+        return self._function(common) if kind == "function" else self._task(values, common)
 
     def _move_declarations(self) -> None:
         """Report declarations below `inputs`, as other tools call them, and read them as what they are."""
@@ -317,6 +318,17 @@ class _DocumentReader:
                 )
         return FunctionDefinition(inputs=inputs, **common)
 
+    def _task(self, values: dict[str, Any], common: dict[str, Any]) -> Task:
+        schedule, problems = parse_schedule(self._get("schedule"))
+        self.faults.extend(problems)
+        retry = values.get("retry")
+        return Task(
+            schedule=schedule or Schedule(on=Trigger("start")),  # of a definition that is not served
+            retry=None if retry is None else retry_of(retry),
+            timeout=values.get("timeout"),
+            **common,
+        )
+
     def _group(self, values: dict[str, Any], common: dict[str, Any], defaults: Streaming) -> GroupDefinition:
         read_headers(self._get("headers"), self.faults)
         self._rate_limits(values.get("rate_limit", ()))
@@ -334,11 +346,6 @@ class _DocumentReader:
             authentication=self._authentication(),
             allow=common["allow"],
         )
-
-    def _task(self, common: dict[str, Any]) -> Task:
-        message = "tasks are not supported by this version"
-        self.faults.add("not-yet", self._mark_of("kind"), message)
-        return Task(schedule=self._get("schedule") or self.root, **common)
 
     def _text(self, key: str) -> str | None:
         """Return a required text; None where it is missing, which is reported elsewhere, or none."""

@@ -103,7 +103,7 @@ class StepReader:
         if unknown:
             return _UNKNOWN
         values = python_values(MODIFIERS, Arguments(modifiers, node.mark))
-        for name, make in (("allow", frozenset), ("timeout", _timeout), ("retry", _retry)):
+        for name, make in (("allow", frozenset), ("timeout", _timeout), ("retry", retry_of)):
             if name in values:
                 values[name] = make(values[name])
         if "result" in values:
@@ -311,6 +311,7 @@ def _timeout(value: Value) -> Value | float | None:
         return None  # reported where it was read
 
 
-def _retry(arguments: Arguments) -> Retry | None:
+def retry_of(arguments: Arguments) -> Retry:
+    """Return what `retry` says."""
     values = python_values(RETRY, arguments)
     return Retry(**{"times": 1, **values, "on": frozenset(values.get("on", ()))})
