@@ -30,8 +30,15 @@ _KINDS: Final = {
 }
 _NULL: Final = "a column may be null"
 _OF_TABLE: Final = """
-SELECT attname, t.typname, t.typtype, attnotnull FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+SELECT attname, atttypid, attnotnull FROM pg_attribute
 WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+"""
+#: The name of a type, with `_` before that of an array's items; enumerations are texts.
+_TYPES: Final = """
+SELECT t.oid, CASE WHEN t.typelem <> 0 AND t.typcategory = 'A' THEN '_' ELSE '' END
+  || CASE coalesce(e.typtype, t.typtype) WHEN 'e' THEN 'text' ELSE coalesce(e.typname, t.typname) END
+FROM pg_type t LEFT JOIN pg_type e ON t.typcategory = 'A' AND e.oid = t.typelem
+WHERE t.oid = ANY($1)
 """
 
 
@@ -68,7 +75,9 @@ async def _of_statement(connection: Connection, argument: Any) -> Shape | None:
             prepared = await connection.parse(statement.text())
     except asyncpg.PostgresError:
         return None
-    return record({each.name: _shape_of(each.type).or_null(_NULL) for each in prepared.get_attributes()})
+    attributes = prepared.get_attributes()
+    types = await _shapes(connection, [each.type.oid for each in attributes])
+    return record({each.name: types[each.type.oid].or_null(_NULL) for each in attributes})
 
 
 async def _of_table(connection: Connection, step: Step) -> Shape | None:
@@ -79,23 +88,20 @@ async def _of_table(connection: Connection, step: Step) -> Shape | None:
         return None
     quoted = ".".join(f'"{part}"' for part in table.replace('"', '""').split("."))
     rows = await connection.fetch(_OF_TABLE, quoted)
-    shapes = {name: _named(type_, kind).or_null("" if sure else _NULL) for name, type_, kind, sure in rows}
+    types = await _shapes(connection, [type_ for _, type_, _ in rows])
+    shapes = {name: types[type_] if sure else types[type_].or_null(_NULL) for name, type_, sure in rows}
     names = shapes if not chosen or chosen == ["*"] else [chosen[0]] if isinstance(chosen[0], str) else chosen[0]
     if not shapes or not isinstance(names, Collection) or not shapes.keys() >= set(names):
         return None
     return record({name: shapes[name] for name in names})
 
 
-def _shape_of(type_: asyncpg.Type) -> Shape:
-    if type_.kind == "array":
-        return listing(_named(type_.name.removesuffix("[]"), "b").or_null(_NULL))
-    return _named(type_.name, "b")
+async def _shapes(connection: Connection, types: Iterable[int]) -> dict[int, Shape]:
+    return {oid: _shape_of(name) for oid, name in await connection.fetch(_TYPES, list(types))}
 
 
-def _named(name: str, kind: str) -> Shape:
-    """Return the shape of a type by its name in PostgreSQL; ``kind`` is its `typtype`, `e` for an enumeration."""
+def _shape_of(name: str) -> Shape:
     if name.startswith("_"):
-        return listing(_named(name[1:], "b").or_null(_NULL))
-    known = "text" if kind == "e" else _KINDS.get(name)
-    shape = ANY if known is None else parse(known)
+        return listing(_shape_of(name[1:]).or_null(_NULL))
+    shape = parse(_KINDS[name]) if name in _KINDS else ANY
     return replace(shape, title="uuid") if name == "uuid" else shape
