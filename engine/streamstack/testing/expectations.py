@@ -202,11 +202,12 @@ class _Check:
 
     def _place_of(self, expected: Sequence[Any], chunks: Sequence[Chunk], index: int) -> str:
         """Return the key whose place is that of a chunk that differs: of its first property that does, else its own."""
-        key = f"chunks.{index}"
+        keys = [f"chunks.{index}", "chunks"]
         if index < min(len(expected), len(chunks)) and _is_shape(expected[index]):
             names = expected[index].items()
-            key += next(f".{name}" for name, each in names if self._property_differs(name, each, chunks[index]))
-        return key if key in self._expect.marks else "chunks"
+            wrong = next(name for name, each in names if self._property_differs(name, each, chunks[index]))
+            keys.insert(0, f"chunks.{index}.{wrong}")
+        return next((each for each in keys if each in self._expect.marks), "chunks")
 
     def _chunk_differs(self, expected: Any, chunk: Chunk) -> str:
         if not _is_shape(expected):

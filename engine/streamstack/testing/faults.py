@@ -520,8 +520,8 @@ class _Judge:
         if not baseline.begins_with(answer):
             yield "the chunks are not the first ones of the run without a fault"
         elif scenario.kind == "resume" and not baseline.equals(answer):
-            told = "not in a gap" if answer.gaps else "no gap"
-            yield f"the resumed stream has {len(answer.chunks)} of {len(baseline.answer.chunks)} chunks, and {told}"
+            cause = "not in a gap" if answer.gaps else "no gap"
+            yield f"the resumed stream has {len(answer.chunks)} of {len(baseline.answer.chunks)} chunks, and {cause}"
 
     def _texts(self, baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd | None) -> Iterator[str]:
         """Find what is internal in what the client got."""
