@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cases.burst import Burst
+from cases.fanout import Fanout
 from cases.first_chunk import FirstChunk
 from cases.growth import Growth
 from cases.open_streams import OpenStreams
@@ -28,7 +29,7 @@ from servers import OURS, PEERS, Server, available, ourselves
 from verdicts import judge
 
 HERE = Path(__file__).parent
-COMPARED: Sequence[Compared] = (Burst(), Relay(), Rows(), Small(), OpenStreams(), FirstChunk())
+COMPARED: Sequence[Compared] = (Burst(), Relay(), Rows(), Small(), OpenStreams(), FirstChunk(), Fanout())
 ALONE: Sequence[Alone] = (Validation(), Growth())
 KEYS = sorted([*(case.key for case in COMPARED), *(case.key for case in ALONE)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import socket
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 from types import TracebackType
 from typing import IO, Self
 
@@ -34,7 +35,7 @@ class Peer:
 
     name: str
     command: Callable[[int], Sequence[str]]
-    needs: str = ""  # a program that must be there
+    needs: str = ""  # a program or a file that must be there
 
 
 def streamstack() -> str:
@@ -72,6 +73,41 @@ def _litellm(port: int) -> Sequence[str]:
     return [str(_LITELLM), "--config", config, "--host", HOST, "--port", str(port)]
 
 
+NCHAN = "nchan"
+#: The module for nginx, of Debian's package libnginx-mod-nchan.
+_NCHAN = os.environ.get("NCHAN_MODULE", "/usr/lib/nginx/modules/ngx_nchan_module.so")
+_NCHAN_CONFIG = """
+load_module {module};
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr error;
+worker_rlimit_nofile 65536;
+events {{ worker_connections 60000; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location = /fanout {{
+      nchan_subscriber eventsource;
+      nchan_publisher;
+      nchan_channel_id bench;
+      nchan_subscriber_first_message newest;
+    }}
+  }}
+}}
+"""
+
+
+def _nchan(port: int) -> Sequence[str]:
+    folder = Path(mkdtemp(prefix="nchan-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    config = folder / "nginx.conf"
+    config.write_text(_NCHAN_CONFIG.format(module=_NCHAN, folder=folder, port=port))
+    return ["nginx", "-p", str(folder), "-c", str(config)]
+
+
 PEERS = {
     peer.name: peer
     for peer in (
@@ -87,6 +123,9 @@ PEERS = {
         Peer("LiteLLM", _litellm, needs=str(_LITELLM)),
         Peer("FastAPI + asyncpg", _python("fastapi_rows.py")),
         Peer("aiohttp + asyncpg", _python("aiohttp_rows.py")),
+        Peer("sse-starlette, a queue each", _python("sse_starlette_fanout.py")),
+        Peer(NCHAN, _nchan, needs=_NCHAN),
+        Peer("Node ws", _node("node_ws_fanout.js"), needs="node"),
         Peer("Node + pg-cursor", _node("node_rows.js"), needs="node"),
     )
 }
@@ -95,7 +134,7 @@ PEERS = {
 def available(name: str) -> bool:
     """Whether what a peer needs is on this machine."""
     needs = PEERS[name].needs
-    return not needs or shutil.which(needs) is not None
+    return not needs or shutil.which(needs) is not None or (needs.startswith("/") and Path(needs).exists())
 
 
 def _free_port() -> int:

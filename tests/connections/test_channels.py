@@ -278,7 +278,7 @@ async def test_memory_is_bounded() -> None:
 
 @pytest.mark.parametrize("loss", ["flush", "restart", "restart-empty", "rollback"])
 async def test_a_redis_that_comes_back_is_followed(tmp_path: Path, loss: str) -> None:
-    """With its data nothing is missing; without them, or with older ones, a gap is reported."""
+    """With its data nothing is missing. Without it, or with older data, there is a gap, and no message comes twice."""
     server = RedisServer(tmp_path / "redis").start()
     try:
         async with AsyncExitStack() as stack:
@@ -325,7 +325,7 @@ async def published(channels: Channels, content: Any) -> bool:
 
 
 async def test_the_members_of_a_process_that_died_leave(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are not listed once its lease is over, and `leave` is sent; one that was only stopped is back."""
+    """They are not listed once its lease is over, and others receive `leave`; those of a paused process come back."""
     monkeypatch.setattr(redis_channels, "LEASE", 0.6)
     monkeypatch.setattr(redis_channels, "_RENEWAL", 0.15)
     async with AsyncExitStack() as stack:

@@ -30,6 +30,8 @@ LARGEST_MEMBER: Final = 4096
 #: Messages, and their bytes, that a subscriber may be behind. Twice as many are held before the oldest are dropped.
 MOST_BEHIND: Final = 1000
 MOST_BYTES_BEHIND: Final = 8 * 1024 * 1024
+#: Subscriptions that are served before others have the event loop.
+_RELAYED_AT_ONCE: Final = 200
 #: Bytes that a message takes beside its content, and a channel beside its messages, about.
 _OVERHEAD: Final = 600
 
@@ -54,7 +56,7 @@ class Entry:
     ``number`` counts the messages of a channel; it is 0 for all else. ``event`` is that of the item.
     """
 
-    __slots__ = ("_encoded", "at", "item", "number", "size")
+    __slots__ = ("_encoded", "at", "item", "number", "shared", "size")
 
     def __init__(self, item: dict[str, Any], number: int = 0, at: float = 0.0, size: int = 0) -> None:
         self.item = item
@@ -62,6 +64,8 @@ class Entry:
         self.at = at
         self.size = size
         self._encoded: dict[str, Any] | None = None
+        #: What is sent of it, by the fields that are sent.
+        self.shared: dict[Any, Any] = {}
 
     @property
     def encoded(self) -> dict[str, Any]:
@@ -84,7 +88,7 @@ def message(number: int, token: str, content: Any, event: str | None, key: Any, 
 
 def presence_entry(event: str, member: Any) -> Entry:
     """Return a join or leave."""
-    return Entry({"id": None, "event": event, "content": None, "key": None, "member": member})
+    return Entry({"id": None, "event": event, "content": member, "key": None, "member": member})
 
 
 def gap_entry(missed: int | None) -> Entry:
@@ -137,7 +141,7 @@ def member_key(member: Any) -> bytes:
 class LocalChannel:
     """What this process holds of a channel: the newest entries, for subscribers who are a little behind."""
 
-    __slots__ = ("_base", "_buffer", "_size", "_waiting", "name", "settings", "subscribers")
+    __slots__ = ("_base", "_buffer", "_relaying", "_size", "_waiting", "name", "relays", "settings", "subscribers")
 
     def __init__(self, name: str, settings: channels.ChannelSettings) -> None:
         self.name = name
@@ -147,6 +151,9 @@ class LocalChannel:
         self._base = 0  # the position of the first of them
         self._size = 0
         self._waiting: set[asyncio.Future[None]] = set()
+        #: Subscriptions whose entries are handed over as they come.
+        self.relays: dict[Subscription, asyncio.Future[None]] = {}
+        self._relaying = False
 
     @property
     def end(self) -> int:
@@ -166,6 +173,23 @@ class LocalChannel:
         for each in waiting:
             if not each.done():
                 each.set_result(None)
+        if self.relays and not self._relaying:
+            self._relaying = True
+            asyncio.get_running_loop().call_soon(self._relay, list(self.relays), 0, self.end)
+
+    def _relay(self, relays: list[Subscription], begin: int, end: int) -> None:
+        """Hand the new entries to some subscriptions, then to the next ones: others have the event loop between."""
+        for subscription in relays[begin : begin + _RELAYED_AT_ONCE]:
+            future = self.relays.get(subscription)
+            if future is not None and not future.done() and not subscription.hand_over():
+                future.set_result(None)
+        begin += _RELAYED_AT_ONCE
+        if begin >= len(relays):
+            if end == self.end:
+                self._relaying = False
+                return
+            relays, begin, end = list(self.relays), 0, self.end
+        asyncio.get_running_loop().call_soon(self._relay, relays, begin, end)
 
     def _trim(self) -> None:
         drop = max(0, len(self._buffer) - MOST_BEHIND)
@@ -205,7 +229,7 @@ class LocalChannel:
 class Subscription:
     """One subscriber's way through a channel. ``number`` is that of the last message that it needs no more."""
 
-    __slots__ = ("_channel", "_closing", "_initial", "_number", "_position")
+    __slots__ = ("_channel", "_closing", "_initial", "_number", "_position", "_send", "relayed")
 
     def __init__(
         self,
@@ -220,6 +244,13 @@ class Subscription:
         self._number = number
         self._position = position
         self._closing: Callable[[], Awaitable[None]] | None = closing
+        self._send: Callable[[Entry], bool] | None = None
+        self.relayed = 0  # entries that were handed over
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to take yet."""
+        return not self._initial and self._position >= self._channel.end
 
     async def take(self) -> list[Entry]:
         """Wait for entries and return them: at least one, in order."""
@@ -249,6 +280,37 @@ class Subscription:
             new.append(entry)
         self._number = number
         return new
+
+    async def relay(self, send: Callable[[Entry], bool]) -> None:
+        """Hand entries to a callback as they come, until it returns False for one; `take` returns that one.
+
+        This costs the channel one call for each subscriber, and no turn of the event loop.
+        """
+        if not self.idle:
+            return
+        self._send = send
+        future = self._channel.relays[self] = asyncio.get_running_loop().create_future()
+        try:
+            await future
+        finally:
+            del self._channel.relays[self]
+
+    def hand_over(self) -> bool:
+        """Hand the new entries over; return whether all of them were taken."""
+        entries, late = self._channel.entries(self._position)
+        if late or self._send is None:
+            return False
+        for entry in entries:
+            if entry.number > self._number or not entry.number:
+                try:
+                    if not self._send(entry):
+                        return False
+                except Exception:  # noqa: BLE001  (it is raised where the entry is taken)
+                    return False
+                self._number = entry.number or (0 if is_gap(entry) else self._number)
+                self.relayed += 1
+            self._position += 1
+        return True
 
     async def close(self) -> None:
         """Unsubscribe. Does nothing the second time."""

@@ -201,6 +201,9 @@ class NdjsonEncoder(Encoder):
         shaped = shaped or metadata is not None
         return to_json(shape(content, event, id, metadata, shaped=shaped)) + b"\n"
 
+    def shared_chunk(self, content: Any, event: Any, id: Any) -> tuple[bytes, bool] | None:  # noqa: A002
+        return None if self._stream else (self.chunk(content, event, id, None, 0), False)
+
     def _learn(self, event: str | None) -> bool:
         shaped = self.options.shapes.has_metadata(event)
         if len(self._shaped) < REMEMBERED:

@@ -94,6 +94,17 @@ class Encoder(ABC):
         Raises RunError ``template`` or ``not-in-dialect`` for what the format can't carry; then nothing has changed.
         """
 
+    def shared_chunk(self, content: Any, event: Any, id: Any) -> tuple[bytes, bool] | None:  # noqa: A002
+        """Return what all responses with these options have of a chunk, and whether it lacks its number.
+
+        None for a format whose chunks have nothing in common. Raises as `chunk` does.
+        """
+        return None
+
+    def numbered(self, data: bytes, number: int) -> bytes:
+        """Return a shared chunk with its number."""
+        return data
+
     def undo(self) -> None:  # noqa: B027  (most encoders remember nothing of a chunk)
         """Forget the last chunk: it is not sent."""
 

@@ -71,6 +71,17 @@ class SseEncoder(Encoder):
             return b"".join((head, data, self._id, digits, b"\n\n"))
         return b"".join((head, data, b"\n\n"))
 
+    def shared_chunk(self, content: Any, event: Any, id: Any) -> tuple[bytes, bool] | None:  # noqa: A002
+        if self._stream:
+            return None
+        data = self.chunk(content, event, id, None, 0)
+        if id is not None or not self._numbered:
+            return data, False
+        return data[: -len(b"0\n\n")], True
+
+    def numbered(self, data: bytes, number: int) -> bytes:
+        return b"%b%d\n\n" % (data, number)
+
     def _learn(self, event: Any) -> tuple[bytes, bool]:
         name = to_text(event) if event is not None else None
         known = (_name(name) + b"data: ", self.options.shapes.has_metadata(name or None))

@@ -10,6 +10,7 @@ from streamstack.functions import (
     email,
     flow,
     http,
+    jobs,
     llm,
     security,
     state,
@@ -32,6 +33,7 @@ FAMILIES = {
     "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
     "Channels": channels.FUNCTIONS,
+    "Jobs": jobs.FUNCTIONS,
     "Security": security.FUNCTIONS,
     "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }

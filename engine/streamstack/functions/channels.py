@@ -15,8 +15,8 @@ from streamstack.language.channels import settings_of
 from streamstack.language.definition import Effects, Example, Parameter, function
 from streamstack.language.kinds import Kind
 from streamstack.language.values import kind, parse_duration, to_json
-from streamstack.runtime.run import Context, Run
-from streamstack.runtime.values import Batches, Stream
+from streamstack.runtime.run import Context, Run, SharedChunk
+from streamstack.runtime.values import Batches, RelayedFields, Stream, Unchanged
 from streamstack.spec import Binds, Bound, Condition, Constant, Variable
 
 
@@ -133,7 +133,7 @@ def parse_since(value: Any) -> Since:
         default="give",
     ),
     effects=Effects(
-        gives="stream", result="stream of {id: text?, event: text?, content: any?, key: any?, member: any?}"
+        gives="stream", result="stream of {id: text?, event: text?, content: any, key: any?, member: any?}"
     ),
     examples=[
         Example(
@@ -177,8 +177,12 @@ async def subscribe(
     does not know or whose successors are no longer stored, if a subscriber is more than 1,000 messages behind, and
     after Redis has lost its data. After a gap, all stored messages follow.
 
-    With `presence`, items with the event `join` or `leave` and the `member` tell who else comes and goes; a member
-    that is subscribed several times is one. `where` applies to messages only.
+    With `presence`, items with the event `join` or `leave` tell who else comes and goes: their `member` and their
+    `content` are that subscriber. A member that is subscribed several times counts once. `where` applies to messages
+    only.
+
+    While a run is subscribed, neither `firstChunkTimeout` nor `idleTimeout` ends its response: `keepAlive` sends
+    heartbeats, and detects clients that are gone. `maxDuration` still ends it.
 
     Above `maxSubscribers` of the channel, the step fails with `rate-limited` (429).
 
@@ -192,27 +196,104 @@ async def subscribe(
         if release is not None:
             await release()
         raise
-    unsubscribe = _closer(subscription, release)
-    run.after(unsubscribe, _UNSUBSCRIBE_WITHIN)  # an unread stream is not closed
     matches = where if callable(where) or where is None else lambda _: where
-    choose = _chooser(channel, matches, on_gap, presence)
+    messages = _Messages(run, channel, subscription, release, matches, presence, on_gap)
+    run.after(messages.unsubscribe, _UNSUBSCRIBE_WITHIN)  # an unread stream is not closed
+    return messages
 
-    async def read(show: Callable[[Entry], Any]) -> Batches:
+
+def _unread() -> Batches:
+    """Stand for what opens a subscription, which opens itself."""
+    raise NotImplementedError
+
+
+class _Messages(Stream):
+    """The stream of a subscription. One object holds all of it: there may be many thousands."""
+
+    __slots__ = ("_channel", "_matches", "_member", "_on_gap", "_release", "_run", "_subscription")
+
+    def __init__(
+        self,
+        run: Run,
+        channel: str,
+        subscription: Subscription,
+        release: Callable[[], Awaitable[None]] | None,
+        matches: Callable[[Any], Any] | None,
+        member: Any,
+        on_gap: str,
+    ) -> None:
+        super().__init__(_unread)
+        self._run = run
+        self._channel = channel
+        self._subscription = subscription
+        self._release = release
+        self._matches = matches
+        self._member = member
+        self._on_gap = on_gap
+
+    def consume(self, *, unchanged: Unchanged = False) -> Stream:
+        show = _item
+        if unchanged and self._run.sink.takes_json:
+            show = _whole if unchanged is True else _encoded
+        if self._open is not None:
+            self._open = partial(self._read, show)
+        return super().consume()
+
+    async def _read(self, show: Callable[[Entry], Any]) -> Batches:
+        run, subscription = self._run, self._subscription
+        run.sink.subscriptions += 1
         try:
+            if subscription.idle:
+                run.sink.heartbeat()  # the client learns that it is subscribed, whenever the first message comes
             while True:
+                waits = subscription.idle
                 entries = await subscription.take()
-                if items := [show(each) for each in entries if choose(each)]:
+                if waits:
+                    run.begin_slice()
+                if items := [show(each) for each in entries if self._chooses(each)]:
                     yield items
         finally:
-            await unsubscribe()
+            run.sink.subscriptions -= 1
+            await self.unsubscribe()
 
-    def contents() -> Batches:
-        return read(_encoded if run.sink.takes_json else _item)
+    def _chooses(self, entry: Entry) -> Any:
+        """Return whether an entry becomes an item. Raises RunError ``stream-lost`` for a gap with `onGap: fail`."""
+        if entry.number:
+            return self._matches is None or self._matches(entry.item)
+        if not is_gap(entry):
+            return self._member is not None and entry.item["member"] != self._member  # others, not itself
+        if self._on_gap == "fail":
+            raise RunError("stream-lost", f"messages of the channel `{self._channel}` are missing")
+        return self._on_gap == "give"
 
-    def whole() -> Batches:
-        return read(_whole if run.sink.takes_json else _item)
+    async def relay(self, fields: RelayedFields) -> None:
+        if not self.count:
+            return  # it begins with the loop
+        sink, subscription = self._run.sink, self._subscription
 
-    return Stream(lambda: read(_item), encoded=whole, contents=contents)
+        def send(entry: Entry) -> bool:
+            if not self._chooses(entry):
+                return True
+            chunk = entry.shared.get(fields)
+            if chunk is None:
+                item = entry.encoded if sink.takes_json else entry.item
+                event, own_id = item.get(fields.event), item.get(fields.id)
+                chunk = entry.shared[fields] = SharedChunk(item[fields.content], event, own_id)
+            if chunk.content is None or not sink.emit_shared(chunk):
+                return False
+            self.count += 1
+            return True
+
+        await subscription.relay(send)
+
+    async def unsubscribe(self) -> None:
+        """End the subscription. Does nothing the second time."""
+        release, self._release = self._release, None
+        try:
+            await self._subscription.close()
+        finally:
+            if release is not None:
+                await release()
 
 
 def _item(entry: Entry) -> Any:
@@ -227,21 +308,6 @@ def _whole(entry: Entry) -> Any:
     return orjson.Fragment(to_json(entry.encoded))
 
 
-def _chooser(channel: str, matches: Callable[[Any], Any] | None, on_gap: str, member: Any) -> Callable[[Entry], Any]:
-    """Return what decides whether an entry becomes an item. It raises RunError ``stream-lost`` for `onGap: fail`."""
-
-    def choose(entry: Entry) -> Any:
-        if entry.number:
-            return matches is None or matches(entry.item)
-        if not is_gap(entry):
-            return member is not None and entry.item["member"] != member  # others, not the subscriber itself
-        if on_gap == "fail":
-            raise RunError("stream-lost", f"messages of the channel `{channel}` are missing")
-        return on_gap == "give"
-
-    return choose
-
-
 async def _take_slot(run: Run, channel: str) -> Callable[[], Awaitable[None]] | None:
     """Count a subscriber where their number is limited, and return what counts it off.
 
@@ -254,24 +320,6 @@ async def _take_slot(run: Run, channel: str) -> Callable[[], Awaitable[None]] | 
     if not await slots.acquire(key, most):
         raise RunError("rate-limited", f"the channel has {most} subscribers, which is the maximum")
     return partial(slots.release, key)
-
-
-def _closer(subscription: Subscription, release: Callable[[], Awaitable[None]] | None) -> Callable[[], Awaitable[None]]:
-    """Return what ends a subscription, once."""
-    if release is None:
-        return subscription.close
-    open_ = True
-
-    async def close() -> None:
-        nonlocal open_
-        if open_:
-            open_ = False
-            try:
-                await subscription.close()
-            finally:
-                await release()
-
-    return close
 
 
 @function(

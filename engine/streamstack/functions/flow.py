@@ -23,7 +23,7 @@ from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values
 from streamstack.runtime.concurrency import concurrently, together
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import ENDLESS, Iterations, Unchanged, iterate
+from streamstack.runtime.values import ENDLESS, Iterations, RelayedFields, Unchanged, iterate, relayed_batch
 from streamstack.spec import Binds, Bound, Condition, Constant, Group, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
@@ -172,6 +172,25 @@ def _hands_on(node: Node) -> Unchanged:
     return items or ("content" if contents else False)
 
 
+def _relayed(node: Node, code: Code) -> RelayedFields | None:
+    """Return the fields of each item that the body sends, where it does nothing else."""
+    body, name = node.inner(), str(constant(node.arguments.get("as"), "item"))
+    if code.has_probes or _hands_on(node) != "content" or len(body.stack.steps) != 1:
+        return None
+    if node.arguments.get("limit") is not None or constant(node.arguments.get("onError"), "fail") != "fail":
+        return None
+    step = body.stack.steps[0]
+    if step.function.name != "stream" or step.disabled or step.when or step.timeout or step.retry:
+        return None
+    fields: dict[str, str] = {}
+    for parameter, value in step.arguments.by_name.items():
+        start, dot, field = value.text.strip().partition(".") if isinstance(value, Value) and value.whole else ("",) * 3
+        if parameter not in ("content", "event", "id") or start != name or not dot or not field.isidentifier():
+            return None
+        fields[parameter] = field
+    return RelayedFields(**fields)
+
+
 def _is_content(value: Value, read: Read) -> bool:
     """Return whether a value is the `content` of an item, and nothing else."""
     return value.whole and value.text.strip() == f"{read.name}.content"
@@ -191,7 +210,11 @@ def _sequential(node: Node, code: Code, source: str, index: str) -> None:
         code.line(f"{index} = -1")
         # A loop that stops at its limit does not wait for the item after.
         more = f"{index} + 1 < {limit} and " if limit is not None and _stops(node) else ""
-        more_batches = f"{more}({batch} := await {source}.batch())"
+        fields = _relayed(node, code)
+        next_batch = f"{source}.batch()"
+        if fields is not None:
+            next_batch = f"{code.constant(relayed_batch)}({source}, {code.constant(fields)})"
+        more_batches = f"{more}({batch} := await {next_batch})"
         with code.indented(f"while {more_batches}:", blocks=1), code.looping():
             with code.indented(f"for {item} in {batch}:", blocks=1):
                 _yield_to_loop(code)
@@ -481,16 +504,21 @@ async def called(run: Run, functions: Mapping[str, Any], name: str, arguments: M
 
     Raises RunError ``template`` for inputs that don't fit, ``limit-reached`` past the depth.
     """
+    return await find_function(functions, name).call(run, arguments, sink)
+
+
+def find_function(functions: Mapping[str, Any], name: str) -> Any:
+    """Return a `kind: function` by its name. Raises RunError ``template``."""
     target = functions.get(name)
     if target is None:
         raise RunError("template", f"unknown function `{name}`{did_you_mean(name, functions)}")
-    return await target.call(run, arguments, sink)
+    return target
 
 
-def allowed(name: Any, names: tuple[str, ...]) -> str:
+def allowed(name: Any, names: tuple[str, ...], step: str = "call") -> str:
     """Return the name of a function to call, when it is among those the author allows."""
     if name not in names:
-        raise RunError("template", f"`call` may call {', '.join(names)} here, not `{name}`")
+        raise RunError("template", f"`{step}` may call {', '.join(names)} here, not `{name}`")
     return str(name)
 
 

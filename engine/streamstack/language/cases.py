@@ -6,7 +6,7 @@ dictionaries; a binding in them (`<< value | length > 3 >>`) is an `Expected`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -136,7 +136,10 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class CaseRequest:
-    """A request to the project. ``auth`` are the claims of a token that is minted for the endpoint's authentication."""
+    """A request to the project. ``auth`` are the claims of a token that is minted for the endpoint's authentication.
+
+    ``bind`` returns the path where that has bindings, given the answers so far; ``path`` is then as it is written.
+    """
 
     mark: Mark
     method: str
@@ -146,6 +149,7 @@ class CaseRequest:
     body: bytes | None = None  # encoded, with its Content-Type among the headers
     pieces: tuple[Piece, ...] | None = None  # a body that is sent in pieces, with times
     auth: Mapping[str, Any] | None = None
+    bind: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -393,6 +393,22 @@ class RateLimit:
         return any(read.name in ("input", "sent") or read.is_body for value in self.bindings for read in value.reads)
 
 
+@fast_dataclass()
+class Cache:
+    """How answers of an endpoint are stored and replayed. Times are seconds, ``max_size`` is bytes.
+
+    ``by``: the key; None is the inputs and the caller. ``headers``: names of request headers, in small letters.
+    """
+
+    mark: Mark
+    ttl: float
+    by: Value | None = None
+    headers: tuple[str, ...] = ()
+    stale_while: float = 0.0
+    statuses: tuple[int, ...] = (200,)
+    max_size: int = 8 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class InputRules:
     """How strictly inputs are checked, for a project and per endpoint."""
@@ -449,9 +465,16 @@ class Endpoint:
     allow: frozenset[str] = frozenset()
     authentication: Authentication | None = None
     rate_limits: tuple[RateLimit, ...] = ()
-    cache: Node | None = None
+    cache: Cache | None = None
 
     kind = "endpoint"
+
+    @property
+    def bindings(self) -> tuple[Value, ...]:
+        """The values of its keys, which are evaluated before its steps."""
+        headers = tuple(value for _, value in self.headers)
+        limits = tuple(value for limit in self.rate_limits for value in limit.bindings)
+        return headers + limits + (() if self.cache is None or self.cache.by is None else (self.cache.by,))
 
     @property
     def title(self) -> str:

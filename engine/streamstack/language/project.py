@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.analysis.caching import check_cache
 from streamstack.language.analysis.cases import check_cases
 from streamstack.language.analysis.checks import (
     check_authentication,
@@ -26,6 +27,7 @@ from streamstack.language.analysis.checks import (
     is_answered,
     suppress,
 )
+from streamstack.language.analysis.jobs import check_jobs
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.promises import check_declared
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
@@ -234,6 +236,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     found += check_configured(definition, around.configured)
     if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
         found += check_own_paths(definition, around.endpoints)
+    found += check_jobs(definition, around.functions)
     found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
@@ -242,6 +245,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        found += check_cache(definition, around.functions)
         if around.experiments:
             found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:

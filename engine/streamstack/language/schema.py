@@ -153,7 +153,7 @@ def _fields(fields: tuple[Field, ...], *, mode: Mode = "definition") -> Schema:
     schema: Schema = {
         "type": ["object", "null"],
         "propertyNames": _SOUND_KEYS,
-        "properties": {each.name: _field(each, mode=mode) for each in fields if each.name not in keys.NOT_YET},
+        "properties": {each.name: _field(each, mode=mode) for each in fields},
         "additionalProperties": False,
     }
     required = [each.name for each in fields if each.required]

@@ -21,6 +21,7 @@ from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.jobs import JobSettings
 from streamstack.language.kinds import Kind
 from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
@@ -841,8 +842,11 @@ class Settings:
     )
     state: StateSettings = setting(
         group_of(StateSettings, example="{url: memory://}"),
-        "Store for caches, counters, rate limits and resumable streams.",
+        "Store for caches, counters, rate limits, resumable streams and jobs.",
         factory=StateSettings,
+    )
+    jobs: JobSettings = setting(
+        group_of(JobSettings, example="{concurrency: 4}"), "Background jobs.", factory=JobSettings
     )
     channels: abc.Mapping[str, ChannelSettings] = setting(
         CHANNELS,
@@ -897,6 +901,10 @@ def parse_section(name: str, node: Node | None, folder: Path = Path()) -> tuple[
     return getattr(Settings(), name) if read is MISSING else read, findings
 
 
+def _sends_mail(email: Node | None) -> bool:
+    return isinstance(email, Mapping) and all(is_written(email.get(name)) for name in ("url", "from"))
+
+
 def load_settings(
     text: str | None, file: str, env: abc.Mapping[str, str], *, check_environment: bool = False
 ) -> tuple[Settings, list[Diagnostic]]:
@@ -934,5 +942,5 @@ def load_settings(
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
-    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=is_written(root.get("email")))
+    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=_sends_mail(root.get("email")))
     return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

@@ -122,6 +122,7 @@ _SCALAR: Final = {"type": ["string", "number", "boolean", "null"]}
 _FILE: Final = Custom({"type": "string"}, "file", TestFileReader.bytes_of)  # type: ignore[arg-type]
 _TEXT: Final = Custom(_SCALAR, "text", TestFileReader.text)  # type: ignore[arg-type]
 _TEXTS: Final = Named(_TEXT)
+_PATH: Final = Custom({"type": "string"}, "text", TestFileReader.path)  # type: ignore[arg-type]
 _METHOD: Final = Constant(choices=METHODS)
 _ANY: Final[Mapping[str, Any]] = {"allOf": [{"$ref": "#/definitions/value"}]}
 
@@ -293,7 +294,8 @@ _ACCEPT: Final = {
 
 def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     assert isinstance(reader, TestFileReader)
-    path = values.get("path", "/")
+    path, values["bind"] = values.get("path", ("/", None))
+    values["path"] = path
     if not path.startswith("/"):
         where = node.get("path") or node
         reader.refuse(where.mark, f"the path `{path}` does not begin with `/`", "write the path alone: /api/orders")
@@ -317,7 +319,14 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
 _REQUEST: Final = Group(
     (
         Field("method", _METHOD, "HTTP method. Default: `POST` if there is a body, else `GET`."),
-        Field("path", _WORD, "Path of the request. It may hold a query string.", required=True, example="/api/orders"),
+        Field(
+            "path",
+            _PATH,
+            "Path of the request. It may hold a query string, and bindings that read `answers`: the answers of the "
+            "requests before, each with `status`, `headers`, `body`, `chunks` and `done`.",
+            required=True,
+            example="/api/orders",
+        ),
         Field("query", Named(_DATA), "Query parameters by name. A list repeats its name."),
         Field("headers", _HEADERS, "Headers by name. A list repeats its name."),
         Field("body", _DATA, "Body: a value that is sent as JSON."),

@@ -18,6 +18,7 @@ from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import Methods
 from streamstack.language.channels import Channels
+from streamstack.language.jobs import JobSettings
 from streamstack.language.mail import EmailSettings
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
 from streamstack.language.values import MISSING, Opaque
@@ -31,7 +32,7 @@ class Sink(ABC):
     True when the caller must `await drain()` before it emits again (the first chunk, a full buffer).
     """
 
-    __slots__ = ("bytes", "count", "ended")
+    __slots__ = ("bytes", "count", "ended", "subscriptions")
 
     #: Whether content may be JSON that is written already (orjson.Fragment).
     takes_json = False
@@ -40,6 +41,10 @@ class Sink(ABC):
         self.count = 0  # chunks taken, `stream.count`
         self.bytes = 0  # bytes of their encoding, `stream.bytes`
         self.ended = False  # after `done`: nothing may follow
+        self.subscriptions = 0  # to channels: while there are some, the run may have nothing to send for any time
+
+    def heartbeat(self) -> None:  # noqa: B027  (most sinks have no client that waits)
+        """Show the client that the run goes on, where the format has a way to."""
 
     @abstractmethod
     def emit(self, content: Any, event: str | None, id: Any, metadata: Any) -> bool:  # noqa: A002
@@ -47,6 +52,10 @@ class Sink(ABC):
 
         Raises RunError ``template`` for content that the format can't carry, or after `done`.
         """
+
+    def emit_shared(self, chunk: SharedChunk) -> bool:
+        """Take a chunk that other sinks take, too, and send it at once; False where it must go through `emit`."""
+        return False
 
     @abstractmethod
     async def drain(self) -> None:
@@ -62,6 +71,18 @@ class Sink(ABC):
 
         Raises RunError ``template`` once the status line has been sent.
         """
+
+
+class SharedChunk:
+    """A chunk for many sinks. ``encoded``: what it became, by what the encoding depends on."""
+
+    __slots__ = ("content", "encoded", "event", "id")
+
+    def __init__(self, content: Any, event: Any, id: Any) -> None:  # noqa: A002
+        self.content = content
+        self.event = event
+        self.id = id
+        self.encoded: dict[Any, Any] = {}
 
 
 def check_open(sink: Sink) -> None:
@@ -128,10 +149,10 @@ class Context:
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called, ``models``
     which models have names, ``databases`` which databases, ``authentication`` how clients are identified, ``state``
-    where state is stored, ``email`` how mail is sent,
-    ``channels`` how much of each channel is stored. ``folder`` is where the project keeps what it makes itself
-    (`.streamstack`); with ``joins`` an embedded database there may be one that another process runs, and without
-    ``starts`` it is never one that this process starts. ``address`` is the server's own.
+    where state is stored, ``jobs`` the limits of jobs, ``email`` how mail is sent, ``channels`` how much of each
+    channel is stored. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with ``joins`` an
+    embedded database there may be one that another process runs, and without ``starts`` it is never one that this
+    process starts. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -145,6 +166,7 @@ class Context:
     joins: bool = False
     starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
+    jobs: JobSettings = field(default_factory=JobSettings)
     email: EmailSettings = field(default_factory=EmailSettings)
     channels: Channels = field(default_factory=dict)
     address: Address = field(default_factory=Address)

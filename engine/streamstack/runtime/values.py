@@ -23,6 +23,15 @@ Unchanged: TypeAlias = Literal[False, True, "content"]
 
 
 @dataclass(frozen=True, slots=True)
+class RelayedFields:
+    """The fields of items that are sent as a chunk's content, event and id; "" for none."""
+
+    content: str
+    event: str = ""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """What is known of the bytes that a stream gives, beside the bytes.
 
@@ -111,6 +120,9 @@ class Stream(Opaque):
         self._batches = None
         return []
 
+    async def relay(self, fields: RelayedFields) -> None:
+        """Send items to the run's client as they come, without the loop, as long as that is all there is to do."""
+
     async def close(self) -> None:
         """Close the stream and what feeds it. Does nothing at its end or when closed before."""
         batches, self._batches = self._batches, None
@@ -151,6 +163,13 @@ def iterate(value: Any, *, unchanged: Unchanged = False) -> Stream | Items:
         raise RunError("template", "null can't be iterated: write `x | default([])`")
     advice = value.remedy if isinstance(value, Opaque) else "a list or a stream is needed"
     raise RunError("template", f"{a_kind(value)} can't be iterated: {advice}")
+
+
+async def relayed_batch(source: Stream | Items, fields: RelayedFields) -> Sequence[Any]:
+    """Wait for items that the loop has to look at; what a stream can relay without it, it does."""
+    if isinstance(source, Stream):
+        await source.relay(fields)
+    return await source.batch()
 
 
 class Iterations:

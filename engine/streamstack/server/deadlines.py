@@ -135,7 +135,11 @@ class RunTimer:
             message = f"nothing of the request's body came for its idleTimeout of {_text(limits.arrival)}"
             waits_since = answer.waits_since or self._loop.time()
             yield waits_since + limits.arrival, partial(self._expire, message, 408)
-        if not answer.count:
+        if answer.subscriptions and not answer.blocked:
+            # It waits for what others publish. Should it wait for something else later, that is noticed.
+            if limits.idle or limits.first_chunk:
+                yield self._loop.time() + (limits.idle or limits.first_chunk), lambda: False
+        elif not answer.count:
             if limits.first_chunk:
                 due = (self._loop.time() if converses else heard) + limits.first_chunk
                 yield due, partial(self._over, "firstChunkTimeout", limits.first_chunk)

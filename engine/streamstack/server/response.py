@@ -17,7 +17,7 @@ from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder, ResponseContext
 from streamstack.language.names import ForwardedHeaders, without_body
 from streamstack.language.values import MISSING, to_json
-from streamstack.runtime.run import Run, Sink, check_content, check_open
+from streamstack.runtime.run import Run, SharedChunk, Sink, check_content, check_open
 from streamstack.server.headers import BODILESS, check_status, cookie_headers, date_line, own_headers, status_line
 from streamstack.server.replies import (
     CLOSE,
@@ -41,6 +41,7 @@ class ResponseSink(Sink):
 
     __slots__ = (
         "blocked",
+        "cached",
         "committed",
         "cookies",
         "cors",
@@ -78,6 +79,7 @@ class ResponseSink(Sink):
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
         self.blocked = False  # waiting for the reader
+        self.cached = ""  # what the cache of the endpoint had
         self.dropped = 0  # of the chunks, those that their reader was too slow for
         self.emitted_at = 0.0  # loop time of the last chunk
         self.sent_at = 0.0  # loop time of the last byte
@@ -180,6 +182,11 @@ _GZIP: Final = 16  # added to the window: gzip's head and tail (zlib manual, def
 _LAST: Final = b"0\r\n\r\n"
 
 
+def chunk_of(data: bytes) -> bytes:
+    """Return data as one chunk of HTTP (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 class ChunkedResponseWriter:
     """Writes one response of HTTP: in chunks, or until the connection is closed where the client speaks HTTP/1.0.
 
@@ -262,6 +269,16 @@ class ChunkedResponseWriter:
             data = head + end
         if data:
             transport.write(data)
+
+    def write_frame(self, frame: bytes) -> bool:
+        """Write one chunk of HTTP that is framed already; return whether this response is made of such."""
+        transport = self._transport
+        if self._head or self._bare or not self._chunked or self._compression is not None:
+            return False
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(frame)
+        return True
 
     def finish(self, data: bytes = b"") -> Sent:
         """Write the last data, and end the response well."""
@@ -571,6 +588,36 @@ class LiveSink(StreamSink):
             patience=wire.patience,
         )
         self.committed = True
+
+    def emit_shared(self, chunk: SharedChunk) -> bool:
+        """Take a chunk that other sinks take, too: its bytes are encoded and framed once for all of them."""
+        if not self.first_at or self._parts or self.ended or self.request.writing_paused:
+            return False
+        made = chunk.encoded.get(id(self.wire))
+        if made is None:
+            shared = self.encoder.shared_chunk(chunk.content, chunk.event, chunk.id)
+            if shared is None:
+                return False
+            data, lacks_number = shared
+            made = chunk.encoded[id(self.wire)] = (
+                self.wire,
+                len(data),
+                data if lacks_number else chunk_of(data),
+                lacks_number,
+            )
+        _, size, frame, lacks_number = made
+        if lacks_number:
+            data = self.encoder.numbered(frame, self.count)
+            size, frame = len(data), chunk_of(data)
+        maximum = self.wire.max_bytes
+        if (maximum and self.bytes + size > maximum) or not self._writer.write_frame(frame):
+            return False
+        self.count += 1
+        self.bytes += size
+        self._flushed = self.bytes
+        self._limit = 0
+        self.emitted_at = self.sent_at = self._loop.time()
+        return True
 
     def _blocks(self, more: int = 0) -> bool:
         return self.request.writing_paused and self._backlog is None

@@ -87,6 +87,16 @@ class ReceivedAnswer:
         """The contents of all chunks, joined."""
         return "".join(chunk.text for chunk in self.chunks)
 
+    def shown(self) -> dict[str, Any]:
+        """Return the answer as the paths of later requests see it."""
+        return {
+            "status": self.status,
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+            "body": self.value(),
+            "chunks": [chunk.content for chunk in self.chunks],
+            "done": None if self.done is MISSING else self.done,
+        }
+
     def value(self) -> Any:
         """Return the body: the value of a JSON document, else its text."""
         text = self.body.decode("utf-8", "replace")

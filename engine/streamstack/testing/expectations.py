@@ -204,10 +204,9 @@ class _Check:
         """Return the key whose place is that of a chunk that differs: of its first property that does, else its own."""
         keys = [f"chunks.{index}", "chunks"]
         if index < min(len(expected), len(chunks)) and _is_shape(expected[index]):
-            names = expected[index].items()
-            wrong = next(name for name, each in names if self._property_differs(name, each, chunks[index]))
-            keys.insert(0, f"chunks.{index}.{wrong}")
-        return next((each for each in keys if each in self._expect.marks), "chunks")
+            chunk, names = chunks[index], expected[index].items()
+            keys[:0] = [f"{keys[0]}.{name}" for name, each in names if self._property_differs(name, each, chunk)]
+        return next(key for key in keys if key in self._expect.marks)
 
     def _chunk_differs(self, expected: Any, chunk: Chunk) -> str:
         if not _is_shape(expected):

@@ -102,6 +102,8 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
         names.append("X-Stream-Id")
     if any(each.rate for each in endpoint.rate_limits):
         names += RATE_HEADERS
+    if endpoint.cache is not None:
+        names += ("Age", "Cache-Status", *(("ETag",) if is_validated(endpoint) else ()))
     headers = components.headers(*names)
     own = [name for name, _ in endpoint.headers]
     for node in nodes:
@@ -115,6 +117,12 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
         if name.lower() not in ("content-type", *map(str.lower, headers)):
             headers[name] = {"schema": {"type": "string"}}
     return headers
+
+
+def is_validated(endpoint: Endpoint) -> bool:
+    """Tell whether responses have an entity tag: cached ones that are sent in one piece."""
+    whole = endpoint.response_type == "json" or endpoint.streaming.format in ("auto", "json")
+    return endpoint.cache is not None and whole and endpoint.method in ("GET", "HEAD")
 
 
 def own_media_types(endpoint: Endpoint, nodes: list[Node]) -> list[str]:
