@@ -201,6 +201,10 @@ _ERRORS: Final = {
         "An answer depends on who asks, and the key of the cache does not: one client would get the answer of another.",
         "add it to `by`, or remove `by`",
     ),
+    "bad-plugin": (
+        "A plug-in can't be loaded, or declares a function or filter that can't be used.",
+        "correct the file; `docs/how-to/plug-ins.md` shows how functions and filters are declared",
+    ),
     "not-yet": ("This feature is not supported yet.", "remove it"),
     # Endpoints and names of a project
     "route-collision": ("Two endpoints have the same method and path.", "change the method or the path of one of them"),

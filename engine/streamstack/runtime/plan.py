@@ -14,6 +14,7 @@ from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Read, Value
+from streamstack.language.expressions.parse import use_filters
 from streamstack.language.graph import JOB_START, Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
@@ -118,6 +119,7 @@ class Callee:
 
 def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
+    use_filters(project.filters)
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]

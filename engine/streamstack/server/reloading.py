@@ -231,6 +231,7 @@ def _watched(checked: Checked) -> Iterator[Path]:
     settings = find_settings(root)
     yield from (() if settings is None else (settings,))
     yield environment_file(root)
+    yield from (each.path for each in checked.settings.plugins)
     for database in checked.settings.databases.values():
         yield from database.setup
     if (tls := checked.settings.server.tls) is not None:

@@ -19,6 +19,8 @@ from streamstack.spec import Nesting
 
 #: What the functions fail with, by the beginning of their names: error codes, besides those of every run.
 _FAILURES: Final[Mapping[str, tuple[str, ...]]] = {
+    "email.": ("email-refused", "email-connection", "email-unconfirmed"),
+    "webhook.": ("http-status", "http-connection"),
     "http.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
     "websocket.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
     "llm.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
@@ -189,7 +191,9 @@ def raised(nodes: list[Node]) -> Iterator[tuple[int, str, str]]:
 
 
 def raises_any_status(nodes: list[Node]) -> bool:
-    """Tell whether the status of an error is a binding."""
+    """Tell whether the status of an error is a binding, or is for a plug-in to say."""
+    if any(each.step.function.plugin for each in nodes):
+        return True
     thrown = [each for each in nodes if each.step.function.name in ("throw", "precondition")]
     return any(not isinstance(constant(each.arguments.get("status"), 0), int) for each in thrown)
 
