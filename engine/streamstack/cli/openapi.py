@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
@@ -11,12 +12,15 @@ import click
 
 from streamstack.cli import CLEAN, FOUND, give_up
 from streamstack.cli.validate import default_paths
+from streamstack.connections.database import Databases, uses_of
+from streamstack.errors import Mark, RunError
 from streamstack.functions import REGISTRY
 from streamstack.language.findings import WRITERS
 from streamstack.language.nodes import plain
 from streamstack.language.openapi.changes import compare
 from streamstack.language.openapi.document import VERSIONS, Api, make_document
-from streamstack.language.project import find_root, read_project
+from streamstack.language.project import Checked, find_root, read_project
+from streamstack.language.shapes import Shape
 from streamstack.language.source import read, write
 
 #: Emissions that are listed by their place.
@@ -40,9 +44,17 @@ _LISTED = 20
     type=click.Path(dir_okay=False, path_type=Path),
     help="Compare with this earlier document instead of printing the new one.",
 )
+@click.option("--database", is_flag=True, help="Ask the databases for the types of the columns that are read.")
 @click.pass_context
 def openapi(
-    context: click.Context, path: Path | None, version: str, format_: str | None, out: Path | None, diff: Path | None
+    context: click.Context,
+    path: Path | None,
+    version: str,
+    format_: str | None,
+    out: Path | None,
+    diff: Path | None,
+    *,
+    database: bool,
 ) -> None:
     """Print the OpenAPI document of a project: a folder (`definitions/`, or the current folder).
 
@@ -51,7 +63,7 @@ def openapi(
     Exit codes: 0 if the document was printed, or --diff found no breaking change, 1 if the project has errors, or
     --diff found breaking changes, 2 if the command could not run.
     """
-    api = _make(context, path or default_paths()[0], version)
+    api = _make(context, path or default_paths()[0], version, database=database)
     _report_unknown(api)
     if diff is None or out is not None:
         chosen = format_ or ("json" if out is not None and out.suffix == ".json" else "yaml")
@@ -71,7 +83,7 @@ def openapi(
     context.exit(FOUND if breaking else CLEAN)
 
 
-def _make(context: click.Context, path: Path, version: str) -> Api:
+def _make(context: click.Context, path: Path, version: str, *, database: bool) -> Api:
     if not path.exists():
         give_up(context, f"{path}: no such file or folder")
     try:
@@ -84,7 +96,22 @@ def _make(context: click.Context, path: Path, version: str) -> Api:
         context.exit(FOUND)
     if not checked.project.endpoints:
         give_up(context, f"no endpoints found in {path}")
-    return make_document(checked.project, checked.settings, version)
+    try:
+        rows = asyncio.run(_describe_rows(checked)) if database else {}
+    except RunError as error:
+        give_up(context, error.full)
+    return make_document(checked.project, checked.settings, version, rows)
+
+
+async def _describe_rows(checked: Checked) -> dict[Mark, Shape]:
+    """Return the shapes of the rows that the steps of a project read, as its databases describe them."""
+    uses = uses_of(checked.project, checked.settings.databases)
+    databases = Databases(checked.settings.databases, checked.folder, joins=True)
+    try:
+        described = [await databases[name].describe(steps) for name, steps in uses.items()]
+    finally:
+        await databases.aclose()
+    return {mark: shape for each in described for mark, shape in each.items()}
 
 
 def _report_unknown(api: Api) -> None:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from streamstack.errors import Diagnostic, RunError
+from streamstack.errors import Diagnostic, Mark, RunError
 from streamstack.language.definition import ConstantArgument, Definition, Project, Step
 from streamstack.language.graph import steps_of
 from streamstack.language.settings import Database as Settings
 from streamstack.language.settings import default_database
+from streamstack.language.shapes import Shape
 from streamstack.language.sql import Statement
 
 #: The class of each engine, by the scheme of a URL; "" is the engine of a database without a URL.
@@ -96,6 +97,9 @@ class Database(Protocol):
 
     async def check(self, uses: Iterable[tuple[Definition, Step]]) -> list[Diagnostic]:
         """Return what steps name that the database does not have."""
+
+    async def describe(self, uses: Iterable[tuple[Definition, Step]]) -> dict[Mark, Shape]:
+        """Return the shapes of the rows that steps read, by the place of their functions."""
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -17,6 +17,7 @@ import structlog
 
 from streamstack import clock
 from streamstack.connections.database import ISOLATION, PAUSES, Subscription
+from streamstack.connections.database.columns import describe_rows
 from streamstack.connections.database.embedded import Embedded, EmbeddedError, running
 from streamstack.connections.database.pool import (
     MOST_PARAMETERS,
@@ -33,9 +34,10 @@ from streamstack.connections.database.pool import (
 )
 from streamstack.connections.database.statements import Forms, Prepared, as_json, check_steps, same_columns
 from streamstack.connections.database.values import register_codecs, row_maker
-from streamstack.errors import Diagnostic, RunError
+from streamstack.errors import Diagnostic, Mark, RunError
 from streamstack.language.definition import Definition, Step
 from streamstack.language.settings import Database as Settings
+from streamstack.language.shapes import Shape
 from streamstack.language.sql import Statement, first_words
 
 log = structlog.get_logger("streamstack.database")
@@ -454,19 +456,29 @@ class PostgresDatabase:
         Setup files that are new are run for the checks, and rolled back. Raises RunError ``database`` where it can't be
         reached, or a setup file fails.
         """
+        async with self._trial() as connection:
+            return await check_steps(connection, self.name, uses)
+
+    async def describe(self, uses: Iterable[tuple[Definition, Step]]) -> dict[Mark, Shape]:
+        """Return the shapes of the rows of steps, by the place of their functions. As `check`."""
+        async with self._trial() as connection:
+            return await describe_rows(connection, (step for _, step in uses))
+
+    @asynccontextmanager
+    async def _trial(self) -> AsyncIterator[Connection]:
+        """Yield a connection on which setup files that are new were run; what is done on it is rolled back."""
         try:
             connection = await self.connect()
             try:
                 opened = connection.transaction()
                 await opened.start()
                 await apply_setup(connection, self.settings.setup)
-                found = await check_steps(connection, self.name, uses)
+                yield connection
                 await opened.rollback()
             finally:
                 await connection.close(timeout=1.0)
         except Exception as error:
             raise failure_of(error, self.name) from error
-        return found
 
     async def aclose(self) -> None:
         """Close all connections, then the embedded server."""

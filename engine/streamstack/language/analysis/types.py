@@ -163,8 +163,14 @@ class _Loop:
 class Results:
     """What the functions of a project give, worked out when they are first called."""
 
-    def __init__(self, functions: Mapping[str, FunctionDefinition], experiment: Shape = ANY) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionDefinition],
+        experiment: Shape = ANY,
+        rows: Mapping[Mark, Shape] = MappingProxyType({}),
+    ) -> None:
         self.functions = functions
+        self.rows = rows  # of a database that was asked, by the place of a step's function
         self.experiment = experiment  # what `experiment` is, by the settings
         self._known: dict[str, Shape] = {}
         self._working: list[str] = []
@@ -581,6 +587,8 @@ class TypeWalker:
         sql = step.arguments.by_name.get("sql")
         if shape.null and isinstance(sql, Value) and (statement := statement_in(sql)) and statement.gives_a_value:
             shape = shape.sure
+        if (row := self._results.rows.get(step.key_mark)) is not None:
+            shape = _with_rows(shape, row, one_value=sql is not None)
         if effects.gives == "stream":
             properties = {
                 each.name: shapes.parse(each.shape, None, "it is null until it is known") for each in effects.properties
@@ -864,3 +872,18 @@ def check_types(
     walker.unread = unread
     walker.follow()
     return frozenset(walker.sure_loops)
+
+
+def _with_rows(shape: Shape, row: Shape, *, one_value: bool) -> Shape:
+    """Return the shape of what a step reads of a database, with the shape of its rows.
+
+    ``one_value``: a step that gives neither rows nor a row gives the first value of one.
+    """
+    if shape.is_only("list", "stream"):
+        of_rows = shape.items is not None and shape.items.is_only("object")
+        return replace(shape, items=row) if of_rows else shape
+    if shape.is_only("object"):
+        return replace(row, null=shape.null)
+    if shape.kinds is None and one_value and row.fields:
+        return replace(next(iter(row.fields.values())), null=shape.null)
+    return shape

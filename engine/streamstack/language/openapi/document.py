@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from streamstack.errors import Mark, fast_dataclass
@@ -35,7 +36,7 @@ from streamstack.language.openapi.responses import (
 )
 from streamstack.language.schema import Definitions, Schema, shape_schema, unknown_parts
 from streamstack.language.settings import Settings
-from streamstack.language.shapes import ANY
+from streamstack.language.shapes import ANY, Shape
 from streamstack.language.values import to_json
 
 #: The versions of OpenAPI, by how they are chosen.
@@ -70,26 +71,29 @@ class Api:
     left_out: tuple[Unknown, ...] = ()
 
 
-def make_document(project: Project, settings: Settings, version: str = "3.2") -> Api:
+def make_document(
+    project: Project, settings: Settings, version: str = "3.2", rows: Mapping[Mark, Shape] = MappingProxyType({})
+) -> Api:
     """Return the OpenAPI document of a project.
 
     Args:
         project: Its definitions, which have no errors.
         settings: Its settings: authentication, and what `server.openapi` says of the API.
         version: A key of VERSIONS.
+        rows: The shapes of rows of databases, by the place of the step's function.
     """
-    return _Maker(project, settings, version).make()
+    return _Maker(project, settings, version, rows).make()
 
 
 class _Maker:
     """Makes one document."""
 
-    def __init__(self, project: Project, settings: Settings, version: str) -> None:
+    def __init__(self, project: Project, settings: Settings, version: str, rows: Mapping[Mark, Shape]) -> None:
         self._project = project
         self._settings = settings
         self._version = version
         self._components = Components()
-        self._results = Results(project.functions)
+        self._results = Results(project.functions, rows=rows)
         self._graphs = {name: Graph(each) for name, each in project.functions.items()}
         self._unknown: dict[Mark, Unknown] = {}
         self._marks: set[Mark] = set()
