@@ -1,9 +1,9 @@
 """Tasks under faults: three servers whose clocks differ by 2 seconds, killed at random (`make soak`).
 
 Ten tasks with a tick each second are claimed in Redis (`once: start`), and one with ten ticks a second in PostgreSQL
-(`once: effect`). Each run leaves a mark: a counter of its tick, or a row. No tick may have two. With `once: effect`
-each tick must have one; with `once: start` a tick has none where its server was killed between the claim and the mark,
-or where the run before was killed, for as long as the lease of that run lasts.
+(`once: effect`). Each run leaves a mark: a counter of its tick, or a row. Each tick is claimed, and none has two marks.
+With `once: effect` each tick has one; with `once: start` a tick has none where its server was killed between the claim
+and the mark.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Report:
     """What became of the ticks."""
 
     kills: int
+    claimed: int
     started: int
     lost: list[str]
     doubled: list[str]
@@ -78,7 +79,7 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"{self.kills} kills; once: start: {self.started} ticks started once, {len(self.doubled)} twice, "
+            f"{self.kills} kills; once: start: {self.claimed} ticks claimed, {self.started} started once, {len(self.doubled)} twice, "
             f"{len(self.lost)} never; once: effect: {self.effects} ticks have one row, {len(self.missing)} none"
         )
 
@@ -152,6 +153,11 @@ async def soak(folder: Path, store: RedisServer, database: str, seconds: int, pa
         await asyncio.sleep(max(ends - time.monotonic(), 0) + 6)
     texts = [f"{begin + timedelta(seconds=each):%Y-%m-%dT%H:%M:%SZ}" for each in range(seconds)]
     with redis.Redis.from_url(store.url) as client:
+        claims = sum(
+            client.exists(f"streamstack:claim:task:start-{number}:{text.replace('Z', '+00:00')}")
+            for number in range(TASKS)
+            for text in texts
+        )
         counts = {
             f"{number} {text}": int(client.get(f'streamstack:counter:"start-{number} {text}"') or 0)
             for number in range(TASKS)
@@ -167,6 +173,7 @@ async def soak(folder: Path, store: RedisServer, database: str, seconds: int, pa
     )
     return Report(
         kills,
+        int(claims),
         sum(count == 1 for count in counts.values()),
         [name for name, count in counts.items() if not count],
         [name for name, count in counts.items() if count > 1] + [str(row[0]) for row in rows if row[1] > 1],
@@ -196,7 +203,8 @@ async def main() -> int:
             store.stop()
     sys.stdout.write(f"{report}\n")
     sys.stdout.writelines(f"  {each}\n" for each in (*report.lost, *report.doubled, *report.missing))
-    return 1 if report.doubled or report.missing or len(report.lost) > report.kills else 0
+    unclaimed = arguments.seconds * TASKS - report.claimed
+    return 1 if unclaimed or report.doubled or report.missing or len(report.lost) > report.kills else 0
 
 
 if __name__ == "__main__":

@@ -270,7 +270,8 @@ async def test_each_tick_once_while_servers_are_killed(
     report = await soak(tmp_path, own_redis, database_url, 4, 1.0, 7)
     assert (report.doubled, report.missing, report.effects) == ([], [], 40)
     assert report.kills > 1
-    # A run that is killed blocks its task for the 5 seconds of its lease.
-    assert report.started >= 30, report
+    # A server may be killed between the claim of a tick and its first step.
+    assert (report.claimed, report.started + len(report.lost)) == (40, 40)
+    assert len(report.lost) <= report.kills
     unfinished = "SELECT 1 FROM streamstack_ticks WHERE done IS NULL AND announced < now() - $1::interval"
     assert await asyncio.to_thread(query, database_url, unfinished, timedelta(seconds=8)) == []
