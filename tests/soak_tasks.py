@@ -78,10 +78,9 @@ class Report:
     missing: list[str]
 
     def __str__(self) -> str:
-        return (
-            f"{self.kills} kills; once: start: {self.claimed} ticks claimed, {self.started} started once, {len(self.doubled)} twice, "
-            f"{len(self.lost)} never; once: effect: {self.effects} ticks have one row, {len(self.missing)} none"
-        )
+        starts = f"{self.claimed} ticks claimed, {self.started} started once, {len(self.doubled)} twice"
+        effects = f"{self.effects} ticks have one row, {len(self.missing)} none"
+        return f"{self.kills} kills; once: start: {starts}, {len(self.lost)} never; once: effect: {effects}"
 
 
 class Servers:

@@ -136,7 +136,7 @@ def analyse_text(text: str) -> list[Diagnostic]:
     for document in documents:
         reading = read_document(document, FUNCTIONS, Inheritance(Streaming()))
         # What this version only reads is analysed all the same.
-        assert {each.code for each in reading.findings} <= {"not-yet"}, reading.findings
+        assert not reading.findings, reading.findings
         definitions.append(reading.definition)
     first = definitions[0]
     assert isinstance(first, Definition)

@@ -197,7 +197,15 @@ _ERRORS: Final = {
     "bad-path": ("The path of an endpoint is not valid.", "write it like /api/orders/{id}"),
     "bad-method": ("The HTTP method is not supported.", "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS"),
     "bad-kind": ("The kind of a document is unknown.", "write `kind: endpoint`, `kind: function` or `kind: task`"),
-    "not-yet": ("This feature is not supported yet.", "remove it"),
+    "not-cacheable": ("An answer can't be cached.", "remove `cache`, or cache a part of the work with `cache.use`"),
+    "cache-leak": (
+        "An answer depends on who asks, and the key of the cache does not: one client would get the answer of another.",
+        "add it to `by`, or remove `by`",
+    ),
+    "bad-plugin": (
+        "A plug-in can't be loaded, or declares a function or filter that can't be used.",
+        "correct the file; `docs/how-to/plug-ins.md` shows how functions and filters are declared",
+    ),
     "bad-schedule": (
         "The schedule of a task is wrong: its cron expression, its time zone, its event or its jitter.",
         'write `every: 5m`, `cron: "0 8 * * *"` with `timezone`, or `on: start`',
@@ -361,6 +369,14 @@ _WARNINGS: Final = {
     "caches-null": (
         "The steps of a `cache.use` never `return`, so null is cached.",
         "end its `do` with `- return: << ... >>`",
+    ),
+    "cache-key": (
+        "An answer depends on a value that the key of the cache does not contain.",
+        "declare it as an input, add it to `by`, or, for a header, to `headers` of `cache`",
+    ),
+    "cache-writes": (
+        "A step of a cached endpoint has an effect beyond the answer. Replayed answers don't run it.",
+        "do this in an endpoint without `cache`",
     ),
     "unused-chunk": ("A type under `chunks` belongs to no chunk.", "correct the event name, or remove it"),
     "no-effect": ("A key has no effect in combination with other keys.", "remove it, or change the other keys"),

@@ -23,6 +23,7 @@ from streamstack.language.openapi.responses import (
     error_statuses,
     formats_of,
     is_bodiless,
+    is_validated,
     make_content,
     make_errors,
     make_upgrade,
@@ -192,6 +193,8 @@ class _Maker:
         forbidden = any(way.scopes or self._in_cookie(way.name) for way in ways)
         if endpoint.streaming.resume is not None:
             responses["204"] = {"description": "The stream has ended, and the client has received all of it."}
+        if is_validated(endpoint):
+            responses["304"] = {"description": "The client has the content already.", "headers": headers}
         errors = error_statuses(endpoint, nodes, has_body=has_body, has_parameters=has_parameters, scopes=forbidden)
         spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
         any_status = raises_any_status(nodes)
@@ -342,6 +345,8 @@ def _schemes(name: str, method: Method) -> Iterator[tuple[str, Mapping[str, Any]
         if place.where == "header" and place.name.lower() == "authorization":
             bearer = {"type": "http", "scheme": "bearer"}
             yield named, bearer if isinstance(method, ApiKey) else bearer | {"bearerFormat": "JWT"}
+        elif place.where == "subprotocol":
+            yield named, {"type": "apiKey", "in": "header", "name": "Sec-WebSocket-Protocol"}
         else:
             yield named, {"type": "apiKey", "in": place.where, "name": place.name}
 
