@@ -135,7 +135,6 @@ def analyse_text(text: str) -> list[Diagnostic]:
     definitions = []
     for document in documents:
         reading = read_document(document, FUNCTIONS, Inheritance(Streaming()))
-        # What this version only reads is analysed all the same.
         assert not reading.findings, reading.findings
         definitions.append(reading.definition)
     first = definitions[0]
