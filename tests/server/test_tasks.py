@@ -22,6 +22,7 @@ from streamstack.server.metrics import SharedCounters, WorkerMetrics, exposition
 from streamstack.server.service import Service
 from streamstack.server.tasks import Scheduler, TaskHandler
 from streamstack.testing.virtual_time import virtual_time
+from tests.postgres import create_database
 from tests.redis import RedisServer
 from tests.server.processes import serving
 from tests.soak_tasks import soak
@@ -263,12 +264,12 @@ async def test_workers_without_redis(tmp_path: Path) -> None:
 
 
 async def test_each_tick_once_while_servers_are_killed(
-    tmp_path: Path, own_redis: RedisServer, database_url: str
+    tmp_path: Path, own_redis: RedisServer, shared_postgres: str
 ) -> None:
     """Three servers, killed at random, with clocks that differ by 2 seconds: a short form of `make soak`."""
-    report = await soak(tmp_path, own_redis, database_url, 4, 1.0, 7)
-    assert (report.doubled, report.missing, report.effects) == ([], [], 40)
+    report = await soak(tmp_path, own_redis, create_database(shared_postgres), 3, 0.7, 7)
+    assert (report.doubled, report.missing, report.effects) == ([], [], 30)
     assert report.kills > 1
     # A server may be killed between the claim of a tick and its first step.
-    assert (report.claimed, report.started + len(report.lost)) == (40, 40)
+    assert (report.claimed, report.started + len(report.lost)) == (30, 30)
     assert len(report.lost) <= report.kills
