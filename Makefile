@@ -70,6 +70,7 @@ fuzz: $(DEV) ## Run randomized tests, with new cases each time
 soak: $(DEV) ## Serve under faults: clients that disconnect, servers and Redis that are killed (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.soak $(ARGS)
 	@$(BIN)/python -m tests.soak_channels $(ARGS)
+	@$(BIN)/python -m tests.soak_tasks
 
 compat: $(DEV) ## Run the tests with the lowest and the newest versions allowed, on each Python (ARGS="--short --python 3.12")
 	@$(BIN)/python -m tests.compat $(ARGS)

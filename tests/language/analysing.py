@@ -135,7 +135,7 @@ def analyse_text(text: str) -> list[Diagnostic]:
     definitions = []
     for document in documents:
         reading = read_document(document, FUNCTIONS, Inheritance(Streaming()))
-        assert reading.findings == []
+        assert not reading.findings, reading.findings
         definitions.append(reading.definition)
     first = definitions[0]
     assert isinstance(first, Definition)

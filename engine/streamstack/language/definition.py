@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from streamstack.language.expressions import Value
     from streamstack.language.schedules import Schedule
     from streamstack.language.settings import Streaming
-    from streamstack.language.source import Node
 
 
 #: A parameter of a function is a field, as the keys of documents and settings are.

@@ -441,12 +441,17 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
         for place, rating in enumerate(RATINGS):
             if (count := row[ROW["rating"] + place] & _WORD) and count <= _WORD // 2:
                 yield f'streamstack_ratings{{{title},rating="{rating}"}} {count}'
+    yield from _background_runs(every)
+    yield from _processes(counters)
+
+
+def _background_runs(every: list[tuple[str, list[int]]]) -> Iterator[str]:
+    """Yield the figures of what runs without a client."""
     for kind in _KINDS:
         named = [(title.removeprefix(kind), row) for title, row in every if title.startswith(kind)]
         if named:
             label = kind.strip()
             yield from _background(label, [(f"{label}={_quoted(name)}", row) for name, row in named])
-    yield from _processes(counters)
 
 
 def _background(kind: str, runs: list[tuple[str, list[int]]]) -> Iterator[str]:

@@ -45,6 +45,9 @@ log = structlog.get_logger("streamstack.tasks")
 #: Seconds after which a tick counts as missed that no server has started. Claims are held for longer.
 GRACE: Final = 20.0
 _CLAIM: Final = 60.0
+#: The same of ticks that wait for their turn, and how long they may wait.
+_QUEUED_CLAIM: Final = 3600.0
+_LONGEST_WAIT: Final = 3000.0
 #: Seconds before its start for which a server looks for unclaimed ticks, of tasks that have run before.
 _LOOK_BACK: Final = 5.0
 #: Seconds for which a server that starts tries to learn what has run before.
@@ -298,7 +301,9 @@ class Scheduler:
         for tick in schedule.after(moment - timedelta(seconds=_LOOK_BACK)):
             if tick > moment:
                 break
-            self._spawn(self._attempt(entry, tick, self._due(entry, tick)))
+            due = self._due(entry, tick)
+            await asyncio.sleep(max(due - clock.time(), 0.0))
+            await self._attempt(entry, tick, due, patient=True)
         latest = schedule.latest(moment)
         if schedule.missed == "once" and latest is not None and latest > last:
             log.info("task-caught-up", task=handler.name, tick=latest.isoformat())
@@ -332,16 +337,22 @@ class Scheduler:
 
     # ---------------------------------------------------------------------- claims
 
-    async def _attempt(self, entry: _Entry, tick: datetime, due: float) -> None:
-        """Start a tick, unless another server does."""
+    async def _attempt(self, entry: _Entry, tick: datetime, due: float, *, patient: bool = False) -> None:
+        """Start a tick, unless another server does. One that is ``patient`` is not skipped."""
         handler = entry.handler
         until = max(due, clock.time()) + GRACE
         if handler.schedule.once == "effect":
             table = self._table(handler)
             if await self._patiently(partial(table.announce, handler.name, tick), until):
-                await self._start(entry, tick, due=due)
-        elif await self._patiently(partial(self._claim, handler, tick), until):
-            await self._start(entry, tick, due=due)
+                await self._start(entry, tick, due=due, patient=patient)
+            return
+        claim = partial(self._patiently, partial(self._claim, handler, tick), until)
+        if handler.overlap == "queue" and self._service.context.state.shared and handler.schedule.timed:
+            # It is claimed when its turn has come: all servers wait, so that none takes it along when it is killed.
+            claim = partial(self._patiently, partial(self._claim, handler, tick), inf)
+            await self._start(entry, tick, due=due, claim=claim)
+        elif await claim():
+            await self._start(entry, tick, due=due, patient=patient)
 
     async def _claim(self, handler: TaskHandler, tick: datetime) -> bool:
         """Claim a tick for this process, in one atomic write."""
@@ -356,7 +367,7 @@ class Scheduler:
             return True
         # While this is the latest tick, another server may take it for missed.
         following = next(handler.schedule.after(tick), tick)
-        held = max(2 * (following - tick).total_seconds(), _CLAIM)
+        held = max(2 * (following - tick).total_seconds(), _QUEUED_CLAIM if handler.overlap == "queue" else _CLAIM)
         store = context.resource(open_state).store
         claimed = await store.claim(_key(handler.name, tick.isoformat()), held, self._owner)
         if claimed and self._counters is not None and handler.row:
@@ -404,13 +415,21 @@ class Scheduler:
     # ---------------------------------------------------------------------- runs
 
     async def _start(
-        self, entry: _Entry, tick: datetime, event: Any = None, *, due: float, taken_over: bool = False
+        self,
+        entry: _Entry,
+        tick: datetime,
+        event: Any = None,
+        *,
+        due: float,
+        taken_over: bool = False,
+        patient: bool = False,
+        claim: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
-        """Run a tick that is this process's, as soon as `overlap` allows it."""
+        """Run a tick as soon as `overlap` allows it: one that is claimed, or that ``claim`` claims in its turn."""
         handler, overlap = entry.handler, entry.handler.overlap
         if taken_over and entry.lock.locked():
             return
-        if entry.lock.locked() and (overlap == "skip" or len(entry.waiting) >= _MOST_WAITING):
+        if entry.lock.locked() and ((overlap == "skip" and not patient) or len(entry.waiting) >= _MOST_WAITING):
             await self._skip(entry, tick)
             return
         if overlap == "cancel" and entry.running is not None:
@@ -426,11 +445,20 @@ class Scheduler:
             elif handler.schedule.once == "effect":
                 await self._run_once(entry, tick, due, self._in_transaction(handler, tick, taken_over=taken_over))
             else:
-                await self._run_alone(entry, tick, event, due)
+                await self._run_alone(entry, tick, event, due, patient=patient, claim=claim)
         finally:
             entry.lock.release()
 
-    async def _run_alone(self, entry: _Entry, tick: datetime, event: Any, due: float) -> None:
+    async def _run_alone(
+        self,
+        entry: _Entry,
+        tick: datetime,
+        event: Any,
+        due: float,
+        *,
+        patient: bool,
+        claim: Callable[[], Awaitable[Any]] | None,
+    ) -> None:
         """Run a tick when no other server runs the task."""
         context, handler = self._service.context, entry.handler
         slots, key = context.resource(open_slots), b"task:" + handler.name.encode()
@@ -439,13 +467,15 @@ class Scheduler:
             await self._write_record(handler, {"tick": tick})
         wait, until = _POLL, clock.monotonic() + GRACE
         while not await slots.acquire(key, 1):
-            if handler.overlap == "skip" or (watched and clock.monotonic() > until):
+            if (handler.overlap == "skip" and not patient) or (watched and clock.monotonic() > until):
                 await self._skip(entry, tick)
                 return
             await asyncio.sleep(wait)
             wait = min(2 * wait, LATE)
         watcher = self._spawn(self._watch(entry, tick)) if watched else None
         try:
+            if claim is not None and (clock.time() - due > _LONGEST_WAIT or not await claim()):
+                return
             await self._run_once(entry, tick, due, handler.plan.start, event)
         finally:
             if watcher is not None:

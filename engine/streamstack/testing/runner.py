@@ -334,8 +334,7 @@ class _CaseRun:
                         if request is None:
                             sent.append(group.create_task(_never_sent()))
                             continue
-                        turn = request.turn
-                        work = send(
+                        work = self._turn(service, request) or send(
                             address,
                             request,
                             client,
@@ -344,9 +343,6 @@ class _CaseRun:
                             client_timeout=injection.client_timeout,
                             answer=self.received[-1],
                         )
-                        if turn is not None:
-                            work.close()
-                            work = _take_turn(service, turn, self.received[-1])
                         sent.append(group.create_task(work))
                         if exchange.publish:
                             group.create_task(self._publish(channels, exchange.publish))
@@ -379,6 +375,10 @@ class _CaseRun:
         caught = CaughtMails(replace(context.email, sender=sender), injection.mails)
         context.provide(open_mailer, caught)
         self.seen.mails = caught.mails
+
+    def _turn(self, service: Service, request: CaseRequest) -> Coroutine[Any, Any, ReceivedAnswer] | None:
+        """Return what runs a task, or waits, in place of a request; None for a request."""
+        return None if request.turn is None else _take_turn(service, request.turn, self.received[-1])
 
     def _upstreams(self) -> LocalUpstreams:
         if not self.record:
