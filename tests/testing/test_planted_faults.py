@@ -168,7 +168,9 @@ PLANTED: Final[dict[str, Planted]] = {
     "`after` does not run":
         (service.Service, "after", "if run.has_after", "if False", "relay", "`after` ran 0 times"),
     "`after` takes a client that left for a success":
-        (service, "exchange", 'outcome = "cancelled"', 'outcome = "completed"', "relay", "the outcome completed, and"),
+        (service, "exchange", "if isinstance(error, asyncio.CancelledError):",
+         'outcome = "completed"\n                if isinstance(error, asyncio.CancelledError):',
+         "relay", "the outcome completed, and"),
     "`after` takes a failure for a success":
         (service, "exchange", 'outcome = ended = "failed"', 'outcome, ended = "completed", "failed"',
          "relay", "the outcome completed, and the run is failed"),

@@ -19,6 +19,7 @@ from streamstack.functions import (
     values,
     webhooks,
 )
+from streamstack.functions.plugins import make_filter, make_run
 from streamstack.language.definition import Registry
 
 #: The families, in the order of the reference.
@@ -38,4 +39,6 @@ FAMILIES = {
     "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }
 
-REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)
+REGISTRY = Registry(
+    (declared for family in FAMILIES.values() for declared in family), make_run=make_run, make_filter=make_filter
+)

@@ -204,6 +204,7 @@ class Expect:
     calls: tuple[ExpectedCall, ...] | None = None  # in order
     database: tuple[ExpectedRows, ...] | None = None
     mails: tuple[ExpectedMail, ...] | None = None  # all that are sent, in order
+    published: tuple[ExpectedMessage, ...] | None = None  # all that definitions publish, in order
     log: tuple[Mapping[str, Any], ...] | None = None  # lines that must be among those logged
 
 
@@ -213,6 +214,26 @@ class ExpectedMail:
 
     mark: Mark
     parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedMessage:
+    """A message that is expected to be published to a channel; ``parts`` are those that are looked at, by name."""
+
+    mark: Mark
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message that the test publishes, ``after`` the request or the previous one."""
+
+    mark: Mark
+    channel: str
+    content: Any = None
+    event: str | None = None
+    key: Any = None
+    after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +248,16 @@ class ExpectedRows:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, how its client behaves, and what is expected of the answer. ``sql`` is run before it."""
+    """One request, how its client behaves, and what is expected of the answer.
+
+    ``sql`` is run before it. ``publish`` are messages of the test itself, while the client reads.
+    """
 
     request: CaseRequest
     client: CaseClient
     expect: Expect
     sql: str = ""
+    publish: tuple[Publication, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from streamstack.language.kinds import Kind
 from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.plugin_files import PLUGIN, PluginFile
 from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
@@ -35,7 +36,6 @@ from streamstack.spec import (
     Bound,
     Constant,
     Custom,
-    Field,
     Group,
     ListOf,
     Named,
@@ -870,6 +870,12 @@ class Settings:
         "Experiments (A/B tests) by name. Definitions read the values of the caller's variant as `experiment.NAME`.",
         factory=dict,
     )
+    plugins: tuple[PluginFile, ...] = setting(
+        ListOf(PLUGIN, alone=True),
+        "Python files with functions and filters of your own, relative to this file: plugins/prices.py. They are run "
+        "when a project is read, also by `validate`.",
+        (),
+    )
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
     ignore: tuple[str, ...] = setting(
         ListOf(Constant(), alone=True),
@@ -884,11 +890,8 @@ class Settings:
         return self.written.get(section, ())
 
 
-_UNREAD: Final = Custom({}, read=lambda *_: MISSING)
-#: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (Field("plugins", _UNREAD, "Files with functions of your own."),)
 #: The keys of streamstack.yaml.
-SETTINGS: Final = (*fields_of(Settings), *LATER)
+SETTINGS: Final = fields_of(Settings)
 
 
 def parse_section(name: str, node: Node | None, folder: Path = Path()) -> tuple[Any, list[Diagnostic]]:
@@ -932,11 +935,6 @@ def load_settings(
         sections = tuple(item for item in written.items if item[0].text != "authentication")
         findings += find_secrets(Mapping(sections, written.mark))
     reader = SettingsReader(findings, Path(file).parent)
-    later = {each.name for each in LATER}
-    for key, node in root.items:
-        if key.text in later and not is_null(node):
-            message = f"`{key.text}` is not served by this version: it would be ignored"
-            reader.refuse(key.mark, message, code="not-yet")
     values = reader.values(SETTINGS, root, "")
     names = {
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)

@@ -27,11 +27,13 @@ from streamstack.language.cases import (
     Expected,
     ExpectedCall,
     ExpectedMail,
+    ExpectedMessage,
     ExpectedRows,
     Match,
     ModelAnswer,
     Piece,
     Place,
+    Publication,
     Respond,
     Upstream,
 )
@@ -647,6 +649,36 @@ _MAIL: Final = Group(
 )
 
 
+def _make_message(mark: Mark, name: str, **parts: Any) -> ExpectedMessage:
+    del name
+    return ExpectedMessage(mark, parts)
+
+
+_MESSAGE: Final = Group(
+    (
+        Field("channel", _VALUE, "Name of the channel."),
+        Field("content", _VALUE, "Content."),
+        Field("event", _VALUE, "Event name. null: it has none."),
+        Field("key", _VALUE, "Key."),
+    ),
+    make=_make_message,
+    named=True,
+    example="{channel: room-1, content: hello}",
+)
+_PUBLICATION: Final = Group(
+    (
+        Field("channel", _WORD, "Name of the channel.", required=True, example="room-1"),
+        Field("content", _DATA, "Content."),
+        Field("event", _WORD, "Event name."),
+        Field("key", _DATA, "Key."),
+        Field("after", _DURATION, "Time after the previous message; of the first one, after the request.", default=0.0),
+    ),
+    make=_maker(Publication),
+    named=True,
+    example="{channel: room-1, content: hello}",
+)
+
+
 def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     del reader, name
     values["marks"] = marks = {key.text: key.mark for key, _ in node.items}
@@ -686,6 +718,7 @@ _EXPECT: Final = Group(
         Field("calls", ListOf(_CALL, alone=True), "Calls of upstreams, in order."),
         Field("database", ListOf(_ROWS, alone=True), "Rows in the databases when the test is over."),
         Field("mails", ListOf(_MAIL, alone=True), "All mails that were sent, in order. None is delivered."),
+        Field("published", ListOf(_MESSAGE, alone=True), "Messages that definitions published to channels, in order."),
         Field(
             "log",
             ListOf(Custom({**_ANY}, "text or mapping", _read_log), alone=True),
@@ -734,6 +767,11 @@ _SQL: Final = Field("sql", _WORD, "SQL that is run before the request.")
 _EXCHANGE: Final = (
     Field("request", _REQUEST, "Request to send."),
     Field("client", _CLIENT, "How the client behaves. Default: it reads the whole response at once."),
+    Field(
+        "publish",
+        ListOf(_PUBLICATION, alone=True),
+        "Messages that the test publishes to channels once the request has been sent.",
+    ),
     Field("expect", _EXPECT, "What the response and its effects are expected to be."),
 )
 _DEFAULTS: Final = (
@@ -769,7 +807,7 @@ def _check_test(reader: SettingsReader, node: nodes.Mapping, values: dict[str, A
     if is_null(node.get("requests")):
         return True
     for key, value in node.items:
-        if key.text in ("client", "expect") and not is_null(value):
+        if key.text in ("client", "publish", "expect") and not is_null(value):
             message = f"`{key.text}` belongs to each of the `requests`"
             reader.refuse(key.mark, message, "move it below its request", "conflicting-parameters")
     return True
@@ -859,7 +897,8 @@ def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
     # The SQL of a test that is its only request is the test's.
     sql = "" if "name" in values else values.get("sql", "")
-    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark), sql)
+    client, publish = values.get("client", CaseClient()), values.get("publish", ())
+    return Exchange(values["request"], client, expect or Expect(node.mark), sql, publish)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Read, Value
+from streamstack.language.expressions.parse import use_filters
 from streamstack.language.graph import JOB_START, Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
@@ -45,6 +47,9 @@ class Plan:
     _limits: tuple[Callable[[Run, dict[str, Any]], LimitValues], ...] = ()
     #: The functions of the project by name, where any step of it starts jobs.
     jobs: Mapping[str, Callee] | None = None
+    _cache_key: Callable[[Run, dict[str, Any]], Any] | None = None
+    #: Tells the answers of this definition from those of an earlier one, which may still be cached.
+    version: str = ""
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -66,6 +71,10 @@ class Plan:
     def limit(self, index: int, run: Run, inputs: dict[str, Any]) -> LimitValues:
         """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
         return _placed(self._limits[index], run, inputs)
+
+    def cache_key(self, run: Run, inputs: dict[str, Any]) -> Any:
+        """Return what `by` of the cache comes to for a request; MISSING without one."""
+        return MISSING if self._cache_key is None else _placed(self._cache_key, run, inputs)
 
 
 def _placed(code: Callable[[Run, dict[str, Any]], T], run: Run, inputs: dict[str, Any]) -> T:
@@ -110,6 +119,7 @@ class Callee:
 
 def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
+    use_filters(project.filters)
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]
@@ -155,6 +165,10 @@ def _plan(
     reads = _reads(endpoint, nodes)
     code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
+    version = hashlib.sha256()
+    if endpoint.cache is not None:
+        for text in (code.text, *(each.source for _, each in sorted(functions.items()))):
+            version.update(text.encode("utf-8", "replace"))
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.input_rules),
@@ -169,6 +183,8 @@ def _plan(
         _headers=compiled["headers"],
         _limits=tuple(compiled[f"limit_{index}"] for index, _ in enumerate(endpoint.rate_limits)),
         jobs=jobs,
+        _cache_key=compiled.get("cache_key"),
+        version=version.hexdigest()[:16],
     )
 
 
@@ -203,6 +219,13 @@ def _written(
             code.line("}")
         for index, limit in enumerate(definition.rate_limits):
             _write_limit(code, index, limit)
+        if definition.cache is not None and (by := definition.cache.by) is not None:
+            code.section = "cache"
+            with code.indented("def cache_key(run, v_input):"):
+                code.line("sink = run.sink")
+                code.line("return (")
+                code.line(f" {code.source(by)}", by)
+                code.line(")")
     return code
 
 
@@ -264,8 +287,7 @@ _FIXED: Mapping[str, Any] = {
 def _reads(endpoint: Endpoint, nodes: Iterable[Node]) -> list[Read]:
     """Return what an endpoint reads, itself and in the functions that it calls."""
     values = [value for node in nodes for value in node.values]
-    values += [value for _, value in endpoint.headers]
-    values += [value for limit in endpoint.rate_limits for value in limit.bindings]
+    values += endpoint.bindings
     if endpoint.response is not None:
         values.append(endpoint.response)
     return [read for value in values for read in value.reads]

@@ -354,24 +354,6 @@ async def _give(slots: Slots, held: list[bytes]) -> None:
         await slots.release(key)
 
 
-def owner_of(claims: Mapping[str, Any] | None) -> str:
-    """Return what identifies a caller: authentication method and subject; "" without authentication.
-
-    Of a token without `sub`, all that it says but its times.
-    """
-    if claims is None:
-        return ""
-    subject = claims.get("sub")
-    if subject is None:
-        subject_claims = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
-        subject = hashlib.sha256(to_json(subject_claims)).hexdigest()
-    return f"{claims.get('method', '')}:{subject}"
-
-
-#: Claims that differ between two tokens of one caller.
-_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
-
-
 @lru_cache(4096)
 def network_of(address: str) -> str:
     """Return what counts as one caller: of IPv6 the network of 64 bits, in which a caller has every address."""
@@ -381,3 +363,25 @@ def network_of(address: str) -> str:
         return str(IPv6Network((address.partition("%")[0], 64), strict=False))
     except ValueError:
         return address
+
+
+def owner_of(claims: Mapping[str, Any] | None) -> str:
+    """Return what identifies a caller: authentication method and subject; "" without authentication.
+
+    Of a token without `sub`, all that it says but its times.
+    """
+    if claims is None:
+        return ""
+    subject = claims.get("sub")
+    if subject is None:
+        subject = hashlib.sha256(to_json(claims_of(claims))).hexdigest()
+    return f"{claims.get('method', '')}:{subject}"
+
+
+def claims_of(claims: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the claims of a caller but its times; None without authentication."""
+    return None if claims is None else {key: claims[key] for key in sorted(claims) if key not in _PASSING}
+
+
+#: Claims that differ between two tokens of one caller.
+_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
@@ -42,6 +42,7 @@ from streamstack.server.headers import CorsHeaders, own_headers
 from streamstack.server.ratings import open_recent_runs, rating_stack
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
+from streamstack.server.response_cache import ResponseCache
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
 from streamstack.server.resume.log import ResumableSink, StreamPolicy
 from streamstack.server.websocket import (
@@ -52,6 +53,9 @@ from streamstack.server.websocket import (
     upgrade_required,
     wants_upgrade,
 )
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -324,6 +328,7 @@ class EndpointHandler:
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
     jobs: Mapping[str, Callee] | None = None  # the functions of its project, where that starts jobs
+    cache: ResponseCache | None = None  # answers are stored and replayed
     web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
@@ -337,6 +342,10 @@ class EndpointHandler:
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
         policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
         object.__setattr__(self, "policy", policy)
+
+    def begin(self, service: Service, run: Run, inputs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Run the stack for a request, or replay what an earlier one has sent."""
+        return self.start(run, inputs) if self.cache is None else self.cache.answer(service, self, run, inputs)
 
     def take_rows(self, row_of: Callable[[str], int]) -> None:
         """Keep figures in these rows from now on, by their titles; said once, before there are requests."""
@@ -455,7 +464,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         method=endpoint.method,
         path=endpoint.path,
         start=plan.start,
-        at_once=plan.at_once if wire.format == "value" and reader.takes and not (guard or limiter) else None,
+        at_once=None if guard or limiter or endpoint.cache or not reader.takes or streams else plan.at_once,
         wire=wire,
         file=endpoint.mark.file,
         limits=_limits(endpoint),
@@ -472,6 +481,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
         jobs=plan.jobs,
+        cache=None if endpoint.cache is None else ResponseCache(plan, endpoint.cache, whole=not streams),
         web_socket=_web_socket(endpoint, guard) if endpoint.upgrades else None,
     )
 
@@ -502,11 +512,13 @@ def _preparing(title: str, experiments: Assignment | None, ratings: Ratings | No
 def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Prepare | None]:
     """Return the endpoint's own headers: as they are where none has a binding, else how to."""
     constants = {name: value.constant for name, value in plan.endpoint.headers}
+    varied = () if plan.endpoint.cache is None else plan.endpoint.cache.headers
+    vary = [("Vary", ", ".join(each.title() for each in varied))] if varied else []
     if MISSING not in constants.values():
-        return tuple(own_headers(constants)), None
+        return (*own_headers(constants), *vary), None
 
     def evaluate(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-        return own_headers(plan.headers(run, inputs), bound=True)
+        return [*own_headers(plan.headers(run, inputs), bound=True), *vary]
 
     return (), evaluate
 

@@ -54,6 +54,8 @@ OUTCOME_PLACES: Final = {name: place * len(STATUSES) for place, name in enumerat
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
+#: What becomes of a request to a cached endpoint.
+CACHE_RESULTS: Final = ("hit", "stale", "follow", "miss", "bypass")
 #: What the parts of a row's title are.
 _LABELS: Final = ("endpoint", "experiment", "variant")
 
@@ -73,6 +75,7 @@ ROW, ROW_WIDTH = _layout(
     chunks=1,
     bytes=1,
     reconnections=1,
+    cached=len(CACHE_RESULTS),
     interval_time=1,
     interval=len(INTERVAL_BUCKETS) + 1,
     first_time=1,
@@ -204,6 +207,8 @@ class WorkerMetrics:
         if answer.committed or answer.refused:
             place += answer.status // 100
         words[place] += 1
+        if answer.cached:
+            words[at + ROW["cached"] + CACHE_RESULTS.index(answer.cached)] += 1
         self._count(at, answer, _NOTHING if timer is None else self._counted.pop(timer, _NOTHING))
         now, began = clock.monotonic(), answer.run.clock
         if outcome != "rejected":
@@ -386,6 +391,11 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
         yield from _head(name, kind, about)
         for title, row in runs:
             yield f"streamstack_{name}{{{title}}} {row[ROW[field]]}"
+    yield from _head("cache_requests_total", "counter", "Requests to cached endpoints, by what became of them.")
+    for title, row in runs:
+        for place, result in enumerate(CACHE_RESULTS, ROW["cached"]):
+            if row[place]:
+                yield f'streamstack_cache_requests_total{{{title},result="{result}"}} {row[place]}'
     yield from _histogram(runs, "first_chunk_seconds", "first", FIRST_CHUNK_BUCKETS, "Time to the first chunk.")
     yield from _histogram(runs, "run_seconds", "run", RUN_BUCKETS, "Time from request to end.")
     yield from _histogram(

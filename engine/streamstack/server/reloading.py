@@ -182,6 +182,8 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
     }
     if any(endpoint.rate_limits for endpoint in endpoints):
         used.add("rateLimit")
+    if any(endpoint.cache for endpoint in endpoints):
+        used.add("cache.")
     held = [what for start, what in _IN_MEMORY.items() if any(name.startswith(start) for name in used)]
     if not held:
         return refused, []
@@ -229,6 +231,7 @@ def _watched(checked: Checked) -> Iterator[Path]:
     settings = find_settings(root)
     yield from (() if settings is None else (settings,))
     yield environment_file(root)
+    yield from (each.path for each in checked.settings.plugins)
     for database in checked.settings.databases.values():
         yield from database.setup
     if (tls := checked.settings.server.tls) is not None:

@@ -253,8 +253,10 @@ class Service:
         try:
             found = self.routes.find(request.method, path)
             if found is None:
-                if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
-                    return self._answered(request, partial(self._answer_head, request, read[0]))
+                found = self.routes.find("GET", path) if request.method == "HEAD" else None
+                if found is not None and found[0].cache is None:
+                    return self._answered(request, partial(self._answer_head, request, found[0]))
+            if found is None:
                 return self._answer_unfound(request, path)
             served, parameters = found
             if self.cors.origins:
@@ -576,7 +578,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 else:
                     if served.prepare is not None:
                         answer.headers += served.prepare(run, run_inputs.inputs)
-                    value = await timer.attend(served.start(run, run_inputs.inputs))
+                    value = await timer.attend(served.begin(service, run, run_inputs.inputs))
                     sent = answer.finish(value)
             outcome = ended = "completed"
         except (Exception, asyncio.CancelledError) as error:

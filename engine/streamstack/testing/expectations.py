@@ -103,6 +103,7 @@ class _Check:
         yield self._calls()
         yield self._database()
         yield self._mails()
+        yield self._published()
         yield self._log()
 
     def _fail(self, key: str, message: str, diff: Sequence[str] = ()) -> Failure:
@@ -206,10 +207,8 @@ class _Check:
         """Return the key whose place is that of a chunk that differs: of its first property that does, else its own."""
         keys = [f"chunks.{index}", "chunks"]
         if index < min(len(expected), len(chunks)) and _is_shape(expected[index]):
-            wrong = [
-                name for name, each in expected[index].items() if self._property_differs(name, each, chunks[index])
-            ]
-            keys[:0] = [f"{keys[0]}.{name}" for name in wrong]
+            chunk, names = chunks[index], expected[index].items()
+            keys[:0] = [f"{keys[0]}.{name}" for name, each in names if self._property_differs(name, each, chunk)]
         return next(key for key in keys if key in self._expect.marks)
 
     def _chunk_differs(self, expected: Any, chunk: Chunk) -> str:
@@ -363,6 +362,18 @@ class _Check:
         if len(expected) != len(mails):
             message = f"`mails`: expected {counted(len(expected), 'mail')}, sent {len(mails)}"
             yield self._fail("mails", message, listed)
+
+    def _published(self) -> Iterator[Failure]:
+        expected, messages = self._expect.published, self._seen.published
+        if expected is None:
+            return
+        listed = [f"  {shown({name: each[name] for name in ('channel', 'content')})}" for each in messages]
+        for wanted, each in zip(expected, messages, strict=False):
+            if reason := differs(wanted.parts, json.loads(to_json(each))):
+                yield Failure(wanted.mark, f"`published`: {reason}", tuple(listed), self._definition())
+        if len(expected) != len(messages):
+            message = f"`published`: expected {counted(len(expected), 'message')}, published {len(messages)}"
+            yield self._fail("published", message, listed)
 
     def _log(self) -> Iterator[Failure]:
         for expected in self._expect.log or ():

@@ -552,12 +552,10 @@ class _Judge:
             if call.arrived is not None and call.ended is None and call.closed is None:
                 yield f"call {call.number} ({call.method} {call.url.host}) is left open"
         counted = Counter[Any]()
-        sent = min((each.began + each.chunks[0].at for each in seen.answers if each.chunks), default=None)
         for call in seen.calls:
             counted[_repetition(call)] += 1
-            late = sent is not None and call.arrived is not None and call.arrived > sent
             if (
-                late
+                _follows_chunk(call, seen.answers)
                 and call.method not in _REPEATABLE
                 and "webhook-id" not in call.headers  # by which its receiver knows it again
                 and counted[_repetition(call)] > self._expected_calls[_repetition(call)]
@@ -621,6 +619,21 @@ def _outcome_differs(baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd) -
     if answer.done is not MISSING and answer.error is None and end.outcome != "completed":
         return "the client got the end marker"
     return ""
+
+
+def _follows_chunk(call: Call, answers: Sequence[ReceivedAnswer]) -> bool:
+    """Return whether a chunk had been sent for the request that a call was made for, as far as that is known.
+
+    That is the request before it, or one that was still being answered when that began: a run that failed may be
+    followed by another one for a later request.
+    """
+    arrived = call.arrived
+    before = [each for each in answers if arrived is not None and each.began <= arrived]
+    if arrived is None or not before:
+        return False
+    last = max(each.began for each in before)
+    possible = [each for each in before if each.began == last or each.began + each.ended > last]
+    return any(each.chunks and each.began + each.chunks[0].at < arrived for each in possible)
 
 
 def _repetition(call: Call) -> tuple[str, str, bytes]:

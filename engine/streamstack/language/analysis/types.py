@@ -247,11 +247,8 @@ class TypeWalker:
         """Follow the definition; return the shape of what it gives."""
         env = self._start()
         if isinstance(self._definition, Endpoint):
-            for _, value in self._definition.headers:
+            for value in self._definition.bindings:
                 self._evaluate.value(value, env)
-            for limit in self._definition.rate_limits:
-                for value in limit.bindings:
-                    self._evaluate.value(value, env)
         end = self._block(self._graph.root, env)
         returned = self._returned_by(end)
         response = self._definition.response if isinstance(self._definition, Endpoint) else None

@@ -23,6 +23,7 @@ from streamstack.language.openapi.responses import (
     error_statuses,
     formats_of,
     is_bodiless,
+    is_validated,
     make_content,
     make_errors,
     make_upgrade,
@@ -192,6 +193,8 @@ class _Maker:
         forbidden = any(way.scopes or self._in_cookie(way.name) for way in ways)
         if endpoint.streaming.resume is not None:
             responses["204"] = {"description": "The stream has ended, and the client has received all of it."}
+        if is_validated(endpoint):
+            responses["304"] = {"description": "The client has the content already.", "headers": headers}
         errors = error_statuses(endpoint, nodes, has_body=has_body, has_parameters=has_parameters, scopes=forbidden)
         spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
         any_status = raises_any_status(nodes)

@@ -391,7 +391,7 @@ async def produce(
         try:
             if served.prepare is not None:
                 sink.headers += served.prepare(run, run_inputs.inputs)
-            sink.finish(await timer.attend(served.start(run, run_inputs.inputs)))
+            sink.finish(await timer.attend(served.begin(service, run, run_inputs.inputs)))
             outcome = ended = "completed"
         except asyncio.CancelledError:
             error = timer.stopped()
