@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
@@ -61,3 +67,77 @@ def test_ws(tmp_path: Path) -> None:
     assert seen["invalid JSON"]["messages"][0]["error"]["code"] == "invalid-chunk"
     assert seen["invalid JSON"]["code"] == 1007
     assert seen["too large"]["code"] == 1009
+
+
+PAGE = """
+method: GET
+path: /page
+streaming: {format: text}
+headers: {Content-Type: text/html}
+functionStack:
+  - stream: |
+      <script>
+      const talk = (url, protocols = [], act = () => {}) => new Promise((resolve) => {
+        const seen = [], socket = new WebSocket(url, protocols);
+        socket.onmessage = (event) => { seen.push(JSON.parse(event.data).content); act(socket, seen); };
+        socket.onopen = () => act(socket, seen);
+        socket.onclose = (event) => resolve([seen, event.code, socket.protocol]);
+      });
+      const here = `ws://${location.host}`, other = here.replace("127.0.0.1", "localhost");
+      const report = async () => ({
+        echo: await talk(`${here}/compressed`, ["v1"], (socket, seen) =>
+          seen.length == 2 ? socket.close(1000) : socket.send(JSON.stringify(["a", {b: 1}][seen.length]))),
+        count: await talk(`${here}/count`),
+        refused: await talk(`${here}/count?times=x`),
+        "no subprotocol in common": await talk(`${here}/count`, ["v9"]),
+        "other origin": await talk(`${other}/count`),
+      });
+      report().then((found) =>
+        fetch(location.hash.slice(1), {method: "POST", mode: "no-cors", body: JSON.stringify(found)}));
+      </script>
+"""
+
+
+def test_chromium(tmp_path: Path) -> None:
+    """A page in Chromium talks, both ways and compressed; it can't from another origin."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("Chromium is missing: apt-get install chromium")
+    reports: Queue[bytes] = Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            reports.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  (the library's name)
+            """Log nothing."""
+
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "all.yaml").write_text(ECHO.format(path="/compressed", compress="true") + OTHERS + "---" + PAGE, "utf-8")
+    with speaking(project) as address, ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as receiver:
+        serving = threading.Thread(target=receiver.serve_forever, daemon=True)
+        serving.start()
+        options = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0")
+        page = f"{address}/page#http://127.0.0.1:{receiver.server_port}"
+        process = subprocess.Popen(
+            [browser, *options, f"--user-data-dir={tmp_path / 'browser'}", page],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            found = json.loads(reports.get(timeout=60))
+        finally:
+            process.terminate()
+            process.wait(20)
+            receiver.shutdown()
+            serving.join(5)
+    assert found == {
+        "echo": [["a", {"b": 1}], 1000, "v1"],
+        "count": [[1, 2, 3, None], 1000, ""],
+        "refused": [[], 1006, ""],
+        "no subprotocol in common": [[], 1006, ""],
+        "other origin": [[], 1006, ""],
+    }

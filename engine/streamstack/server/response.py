@@ -7,7 +7,6 @@ import zlib
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from typing import Any, ClassVar, Final, Protocol
 
 import orjson
@@ -340,6 +339,10 @@ class Compression:
 _PLAIN: Final = frozenset({str, dict, list, int, float, bool, bytes, orjson.Fragment})
 
 
+#: The status of a WebSocket: 101, Switching Protocols.
+_UPGRADED: Final = 101
+
+
 class StreamSink(ResponseSink):
     """Encodes chunks and gathers their bytes: they are handed on once a turn of the event loop, or when they are many.
 
@@ -510,9 +513,9 @@ class StreamSink(ResponseSink):
     def _check_status(self) -> None:
         """Refuse to begin a stream whose status has no body, or is none of a WebSocket."""
         if self.wire.spec.upgrade:
-            if self.status >= HTTPStatus.MULTIPLE_CHOICES:
+            if self.status >= 300:
                 raise RunError("template", f"a WebSocket can't have the status {self.status}: use `throw`")
-            self.status = HTTPStatus.SWITCHING_PROTOCOLS
+            self.status = _UPGRADED
         elif self.status in BODILESS:
             raise RunError("template", f"an answer with status {self.status} has no chunks")
 
@@ -575,7 +578,7 @@ class LiveSink(StreamSink):
     def _commit(self) -> None:
         wire = self.wire
         self._check_status()
-        if self.headers or self.cookies or self.status not in (200, 101):
+        if self.headers or self.cookies or self.status not in (200, _UPGRADED):
             start = status_line(self.status) + self.lines()
         else:
             start = b"%bX-Run-Id: %b\r\n%b" % (wire.head, self.run.id.encode(), self.cors)

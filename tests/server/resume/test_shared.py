@@ -6,12 +6,14 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from streamstack.connections.stream_store import Writing
 from tests.redis import RedisServer
@@ -96,6 +98,39 @@ async def test_a_stream_is_followed_while_it_runs(tmp_path: Path, redis_url: str
         body += await follower.rest()
         assert body == own
         assert len(contents(body)) == 21
+
+
+async def messages(client: ClientConnection) -> AsyncIterator[str | bytes]:
+    """Yield messages until the server closes, however it does."""
+    with suppress(ConnectionClosed):
+        while True:
+            yield await client.recv()
+
+
+async def test_websockets_are_followed_elsewhere(tmp_path: Path, redis_url: str) -> None:
+    """A WebSocket goes on at another server, with pings, to the same close code: of a good end, and of an error."""
+    text = """
+method: GET
+path: /count
+streaming: {resume: {keep: 5s}, keepAlive: 100ms}
+inputParameters: {fails: {type: boolean, default: false}}
+functionStack:
+  - forEach: {in: << range(5) >>, do: [{stream: << item >>}, {wait: 60ms}]}
+  - if: {condition: << input.fails >>, then: [{throw: {code: broken, status: 500}}]}
+"""
+    async with two(tmp_path, redis_url, text) as (one, other):
+        for fails, code in (("false", 1000), ("true", 1011)):
+            first = await connect(f"ws://127.0.0.1:{one.port}/count?fails={fails}")
+            last = json.loads(await first.recv())["id"]
+            first.transport.abort()
+            name = last.partition("/")[0]
+            for path in (f"/_streams/{name}?after={last}", f"/count?fails={fails}&lastEventId={last}"):
+                async with connect(f"ws://127.0.0.1:{other.port}{path}") as again:
+                    found = [json.loads(message) async for message in messages(again)]
+                    assert [each["content"] for each in found if "content" in each] == [1, 2, 3, 4]
+                    assert ("error" in found[-1]) is (fails == "true")
+                    assert again.close_code == code
+            assert (await other.get(f"/_streams/{name}")).status == 426
 
 
 async def test_many_follow_in_ndjson(tmp_path: Path, redis_url: str) -> None:
