@@ -335,6 +335,14 @@ async def test_jobs_end_with_their_server(tmp_path: Path) -> None:
             each.close()
 
 
+async def test_a_server_that_stops_starts_no_more_jobs(tmp_path: Path) -> None:
+    """What a last run still asks for could not be done: it fails, and is not lost without a word."""
+    async with served(tmp_path) as server:
+        await server.service.jobs.begin_shutdown()
+        reply = await post(server)
+        assert (reply.status, json.loads(reply.body)["code"]) == (503, "unavailable")
+
+
 async def test_a_reload_leaves_running_jobs_alone(tmp_path: Path) -> None:
     """They end as they began; those that begin after it run the functions as they are by then, if there are any."""
     async with served(tmp_path, "{concurrency: 1}") as server:

@@ -317,7 +317,7 @@ async def test_a_job_outlives_redis(tmp_path: Path, *, empty: bool) -> None:
         stack.callback(redis.stop)
         (one,) = await servers(stack, tmp_path, redis.url, count=1)
         name = await start(one, times=100, delay=15)
-        await until_state(one, name, "running")
+        await until(lambda: any(each.log.next for each in one.service.streams))  # its function asks Redis first
         redis.kill()
         await asyncio.sleep(0.1)
         redis.start(empty=empty)

@@ -125,6 +125,7 @@ class JobRunner:
         self._changed = asyncio.Event()  # how many run or wait
         self._loops: list[asyncio.Task[None]] = []
         self._queue: JobQueue | None = None
+        self._closed = False
         service.context.provide(open_jobs, self)
 
     @property
@@ -184,6 +185,8 @@ class JobRunner:
             depth=depth,
         )
         queue, sink = self.queue, self._sink(job)
+        if self._closed and isinstance(queue, MemoryJobs):
+            raise RunError("unavailable", "the server is shutting down: it starts no more jobs", status=503)
         head, stream_log = sink.head(), StreamLog(self._origin(job))
         shared = self._service.streams.shared
         fields = {} if shared is None else fields_of(Replication(stream_log, 0.0), "")
@@ -281,6 +284,7 @@ class JobRunner:
 
     async def begin_shutdown(self) -> None:
         """Begin no more jobs. Those that wait in memory end here; others wait for another process."""
+        self._closed = True
         for each in self._loops:
             each.cancel()
         if self._loops:
