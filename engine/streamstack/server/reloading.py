@@ -38,7 +38,7 @@ _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
 _MOST_CHECKS: Final = 20
 #: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
-_OPENED: Final = ("server", "databases", "state", "channels", "jobs", "http", "log")
+_OPENED: Final = ("server", "databases", "state", "channels", "jobs", "http", "email", "log")
 _PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header", "openapi")
 #: What functions keep in memory, by the beginnings of their names.
 _IN_MEMORY: Final = {
