@@ -345,8 +345,6 @@ responseType: json
 functionStack:
   - email.send: {to: a@b.org, subject: Hi, text: Hi}
 """
-    "method: GET\npath: /it\nresponseType: json\nfunctionStack:\n  - email.send: {to: a@b.org, subject: Hi, text: Hi}\n"
-)
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,7 @@ async def receiver(posted: list[tuple[dict[str, str], bytes]], statuses: list[in
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_webhook_is_told_once(tmp_path: Path, workers: str) -> None:
+async def test_destinations_are_told_once(tmp_path: Path) -> None:
     """Requests to any worker raise one alert, which is signed, sent again if it was refused, and told to recover."""
     posted: list[tuple[dict[str, str], bytes]] = []
     async with receiver(posted, [503]) as url, mail_server(Post()) as post:
@@ -215,7 +214,7 @@ alerts:
   - name: Errors
     metric: errorRate
     above: 20%
-    over: 1500ms
+    over: 1s
     atLeast: 4
     endpoint: GET /wor*
     send:
@@ -223,7 +222,7 @@ alerts:
       email: ops@example.org
       log: warning
 """
-        async with serving(tmp_path, "--workers", workers, api=API, streamstack=settings) as server:
+        async with serving(tmp_path, "--workers", "2", api=API, streamstack=settings) as server:
             for _ in range(4):
                 assert (await server.ask("GET", "/works?works=false")).status == 500
             await until(lambda: len(posted) == 3 and len(post.messages) == 2)
@@ -263,3 +262,19 @@ async def test_another_worker_sends_what_a_dead_one_could_not(tmp_path: Path) ->
     first, second = posted
     assert first[0]["webhook-id"] == second[0]["webhook-id"]
     assert first[1] == second[1]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_reload_brings_alerts(tmp_path: Path, workers: str) -> None:
+    """A server that counted nothing counts from the reload on, and raises the alerts that it brings."""
+    async with serving(tmp_path, "--workers", workers, api=API) as server:
+        await server.ask("GET", "/works?works=false")
+        alert = "{name: Broken, metric: errorRate, above: 20%, over: 5s, atLeast: 3}"
+        (tmp_path / "streamstack.yaml").write_text(f"alerts: [{alert}]\n", "utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        await server.said("reloaded")
+        for _ in range(6):
+            await server.ask("GET", "/works?works=false")
+            await asyncio.sleep(0.1)
+        raised = await server.said('.*"alert": ?"Broken".*')
+    assert json.loads(raised[0])["figure"] == 1

@@ -7,36 +7,36 @@ import re
 import shutil
 import subprocess
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
+from streamstack.language.settings import Metrics
 from streamstack.server.alerts import percentile
-from streamstack.server.metrics import FIRST_CHUNK_BUCKETS, exposition
-from tests.server.declarations import HELLO
-from tests.server.processes import serving
+from streamstack.server.metrics import FIRST_CHUNK_BUCKETS, MetricsAccess, SharedCounters, WorkerMetrics, exposition
+from tests.server.serving import serving
 from tests.server.test_alerts import Figures
 
 PAGE = files("streamstack").joinpath("browser/console.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
-    ("metrics", "options", "extra", "statuses"),
+    ("access", "extra", "statuses"),
     [
-        ("{}", [], "", (404, 404)),
-        ("{token: a-token-of-the-metrics}", [], "", (200, 401)),
-        ("{}", ["--dev"], "", (200, 200)),
-        ("{}", ["--dev"], "X-Forwarded-For: 192.0.2.1\r\n", (404, 404)),
+        (MetricsAccess(None, dev=False), {}, (404, 404)),
+        (MetricsAccess(Metrics(token="a-token"), dev=False), {}, (200, 401)),
+        (MetricsAccess(Metrics(open=True), dev=False), {}, (200, 200)),
+        (MetricsAccess(None, dev=True), {}, (200, 200)),
+        (MetricsAccess(None, dev=True), {"X_Forwarded_For": "192.0.2.1"}, (404, 404)),
     ],
 )
 async def test_the_page_is_for_those_who_may_read_the_metrics(
-    tmp_path: Path, metrics: str, options: list[str], extra: str, statuses: tuple[int, int]
+    access: MetricsAccess, extra: dict[str, str], statuses: tuple[int, int]
 ) -> None:
     """It is served where the metrics are, asks for their token itself, and may load nothing from elsewhere."""
-    settings = f"server: {{metrics: {metrics}}}"
-    async with serving(tmp_path, *options, hello=HELLO, streamstack=settings) as server:
-        page = await server.ask("GET", "/_console", extra=extra)
-        read = await server.ask("GET", "/_metrics", extra=extra)
+    async with serving() as server:
+        server.service.access = access
+        server.service.count(WorkerMetrics(SharedCounters(())))
+        page, read = await server.get("/_console", **extra), await server.get("/_metrics", **extra)
         assert (page.status, read.status) == statuses
         if page.status == 200:
             assert page.body.decode() == PAGE

@@ -196,6 +196,20 @@ async def test_stale_answers_while_one_run_refreshes(tmp_path: Path, moved: list
         assert (await server.get("/v")).body == b'{"n":3}'
 
 
+async def test_a_refresh_that_fails_keeps_the_old_answer(tmp_path: Path, moved: list[float]) -> None:
+    """It is tried again with the next request; its error is not sent until the old answer is gone."""
+    failing = value("cache: {ttl: 10s, staleWhile: 50s}").replace(
+        "  - return", "  - precondition: {that: '<< n != 2 and n < 4 >>', code: broken, status: 409}\n  - return"
+    )
+    async with project(tmp_path, "{}", failing) as server:
+        bodies = []
+        for moved[0] in (0, 12, 13, 30, 100):
+            reply = await server.get("/v")
+            bodies.append(reply.body if reply.status == 200 else reply.status)
+            await asyncio.sleep(0.03)
+        assert bodies == [b'{"n":1}', b'{"n":1}', b'{"n":1}', b'{"n":3}', 409]
+
+
 async def test_entity_tags(tmp_path: Path) -> None:
     """A client that has the answer gets 304 and no body; HEAD is answered from the cache, too."""
     async with project(tmp_path, "{}", value() + "\n---\n" + STREAM.format(cache="cache: 1m")) as server:
@@ -305,10 +319,17 @@ async def two(folder: Path, own_redis: RedisServer, definitions: str) -> AsyncIt
         yield one, other
 
 
-async def test_servers_share_answers(tmp_path: Path, own_redis: RedisServer) -> None:
+async def test_servers_share_answers(tmp_path: Path, own_redis: RedisServer, moved: list[float]) -> None:
     """What one has stored the other replays; a JSON answer is made once for both. Without Redis nothing is cached."""
     plain = "method: GET\npath: /p\nresponseType: json\ncache: 1m\nfunctionStack: [{return: 1}]"
-    both = "\n---\n".join((plain, STREAM.format(cache="cache: 1m"), VALUE.format(cache="cache: 1m", more=""), COUNTS))
+    both = "\n---\n".join(
+        (
+            plain,
+            STREAM.format(cache="cache: 1m"),
+            VALUE.format(cache="cache: {ttl: 1m, staleWhile: 1h}", more=""),
+            COUNTS,
+        )
+    )
     async with two(tmp_path, own_redis, both.replace("- return: {n", "- wait: 100ms\n  - return: {n")) as (one, other):
         first, second = await one.get("/s"), await other.get("/s")
         assert second.body.count(b"data: run 1\n") == first.body.count(b"data: run 1\n") == 3
@@ -316,6 +337,12 @@ async def test_servers_share_answers(tmp_path: Path, own_redis: RedisServer) -> 
         replies = await asyncio.gather(one.get("/v"), other.get("/v"), one.get("/v"), other.get("/v"))
         assert {each.body for each in replies} == {b'{"n":2}'}
         assert len({each.headers["etag"] for each in replies}) == 1
+        # One refreshes for both; the other does not wait.
+        moved[0] = 65
+        stale = await asyncio.gather(*(each.get("/v") for each in (one, other, one, other)))
+        assert {each.body for each in stale} == {b'{"n":2}'}
+        await asyncio.sleep(0.3)
+        assert [(await each.get("/v")).body for each in (one, other)] == [b'{"n":3}'] * 2
         own_redis.kill()
         lost = [await one.get("/p") for _ in range(2)]
         assert [(each.body, status(each)) for each in lost] == [(b"1", "fwd=uri-miss")] * 2

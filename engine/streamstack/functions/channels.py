@@ -115,7 +115,8 @@ def parse_since(value: Any) -> Since:
         Bound(refuses=_bad_since),
         "First message. `last`: the next one that is published. `start`: the oldest stored one. A duration, such as "
         "`10m`: those of this time. `{last: 20}`: the last 20. The id of a message: those after it, such as "
-        '`<< request.headers["last-event-id"] >>`. Default: `last`.',
+        '`<< request.headers["last-event-id"] | default("last") >>`.',
+        default="last",
     ),
     Parameter("as", Variable(), "Variable that holds the message in `where`.", default="message"),
     Parameter("where", Condition(per_item=Binds("as", "message")), "Condition that a message must meet."),
@@ -161,7 +162,7 @@ def parse_since(value: Any) -> Since:
 async def subscribe(
     run: Run,
     channel: str,
-    since: Any = None,
+    since: Any = "last",
     as_: str = "message",
     where: Any = None,
     presence: Any = None,
@@ -339,7 +340,7 @@ async def presence(run: Run, channel: str) -> dict[str, Any]:
     """Return who is present in a channel: the members that are subscribed with `presence`, in the order they joined.
 
     With `state.url` at Redis, these are the members of all processes. The members of a process that was killed leave
-    within 16 seconds.
+    within 12 seconds.
     """
     members = await run.context.resource(open_channels).members(channel)
     return {"count": len(members), "members": members}

@@ -149,6 +149,7 @@ class CaseRequest:
     body: bytes | None = None  # encoded, with its Content-Type among the headers
     pieces: tuple[Piece, ...] | None = None  # a body that is sent in pieces, with times
     auth: Mapping[str, Any] | None = None
+    messages: tuple[Piece, ...] | None = None  # what is sent over a WebSocket; None: it is an HTTP request
     bind: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
 
 
@@ -161,6 +162,7 @@ class CaseClient:
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
     resume_delay: float = 0.0  # between leaving and coming back
     read_delay: float = 0.0  # between reads
+    close_after: float | None = None  # closes the WebSocket, so long after its last message
     rating: Mapping[str, Any] | None = None  # the body of `POST /_runs/{run}/rating`, once the answer has come
     background: bool = False  # the next request is sent while this one is still read
 
@@ -195,12 +197,14 @@ class Expect:
     events: Any = None  # list of names, in the order they came
     error: Any = None  # {code, message, status}; None when none is expected and none was written
     done: Any = None  # the metadata of the end marker, or true/false
+    close: Any = None  # the close code of a WebSocket
     streamed: bool | None = None  # the first chunk left before the last upstream's answer had ended
     elapsed: float | None = None
     outcome: str | None = None  # completed, failed, cancelled
     calls: tuple[ExpectedCall, ...] | None = None  # in order
     database: tuple[ExpectedRows, ...] | None = None
     mails: tuple[ExpectedMail, ...] | None = None  # all that are sent, in order
+    published: tuple[ExpectedMessage, ...] | None = None  # all that definitions publish, in order
     log: tuple[Mapping[str, Any], ...] | None = None  # lines that must be among those logged
 
 
@@ -210,6 +214,26 @@ class ExpectedMail:
 
     mark: Mark
     parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedMessage:
+    """A message that is expected to be published to a channel; ``parts`` are those that are looked at, by name."""
+
+    mark: Mark
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message that the test publishes, ``after`` the request or the previous one."""
+
+    mark: Mark
+    channel: str
+    content: Any = None
+    event: str | None = None
+    key: Any = None
+    after: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +248,16 @@ class ExpectedRows:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request, how its client behaves, and what is expected of the answer. ``sql`` is run before it."""
+    """One request, how its client behaves, and what is expected of the answer.
+
+    ``sql`` is run before it. ``publish`` are messages of the test itself, while the client reads.
+    """
 
     request: CaseRequest
     client: CaseClient
     expect: Expect
     sql: str = ""
+    publish: tuple[Publication, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,14 +196,14 @@ _ERRORS: Final = {
     "bad-path": ("The path of an endpoint is not valid.", "write it like /api/orders/{id}"),
     "bad-method": ("The HTTP method is not supported.", "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS"),
     "bad-kind": ("The kind of a document is unknown.", "write `kind: endpoint`, `kind: function` or `kind: task`"),
-    "bad-plugin": (
-        "A plug-in can't be loaded, or declares a function or filter that can't be used.",
-        "correct the file; `docs/how-to/plug-ins.md` shows how functions and filters are declared",
-    ),
     "not-cacheable": ("An answer can't be cached.", "remove `cache`, or cache a part of the work with `cache.use`"),
     "cache-leak": (
         "An answer depends on who asks, and the key of the cache does not: one client would get the answer of another.",
         "add it to `by`, or remove `by`",
+    ),
+    "bad-plugin": (
+        "A plug-in can't be loaded, or declares a function or filter that can't be used.",
+        "correct the file; `docs/how-to/plug-ins.md` shows how functions and filters are declared",
     ),
     "not-yet": ("This feature is not supported yet.", "remove it"),
     # Endpoints and names of a project

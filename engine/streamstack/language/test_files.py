@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,11 +27,13 @@ from streamstack.language.cases import (
     Expected,
     ExpectedCall,
     ExpectedMail,
+    ExpectedMessage,
     ExpectedRows,
     Match,
     ModelAnswer,
     Piece,
     Place,
+    Publication,
     Respond,
     Upstream,
 )
@@ -255,7 +257,7 @@ _PART: Final = Group(
     named=True,
     check=lambda reader, node, _, name: reader.choose(node, ("value", "file"), name),  # type: ignore[attr-defined]
 )
-_BODIES: Final = ("body", "form", "multipart", "text", "file", "chunks")
+_BODIES: Final = ("body", "form", "multipart", "text", "file", "chunks", "send")
 
 
 def _encode_request(values: dict[str, Any]) -> str:
@@ -307,6 +309,9 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         reader.refuse(node.mark, f"`{name}`: the body can't be sent: {error}")
         return False
+    opens, sent = values.pop("websocket", False), values.pop("send", None)
+    if opens or sent is not None:
+        values["messages"] = _make_messages(sent or ())
     has_body = values.get("body") is not None or values.get("pieces") is not None
     values.setdefault("method", "POST" if has_body else "GET")
     headers = dict(values.get("headers", {}))
@@ -335,6 +340,8 @@ _REQUEST: Final = Group(
         Field("text", _TEXT, "Body: a text, sent as it is."),
         Field("file", _FILE, "Body: a file, relative to the test file."),
         Field("chunks", _PIECES, "Body: pieces that are sent one after the other, or a file with a list of them."),
+        Field("websocket", _FLAG, "Open a WebSocket.", default=False),
+        Field("send", _PIECES, "Messages to send over a WebSocket, which is opened, or a file with a list of them."),
         Field("auth", Named(_DATA), "Claims of a token that is minted for the endpoint's authentication."),
         Field("accept", _TEXT, "Header `Accept`: `sse`, `ndjson`, `json`, `text`, `csv`, or a media type."),
     ),
@@ -402,6 +409,11 @@ def _camel(used: dict[str, int]) -> dict[str, int]:
     return {names[name]: count for name, count in used.items()}
 
 
+def _make_messages(pieces: Iterable[tuple[Piece, bool]]) -> tuple[Piece, ...]:
+    """Return pieces as messages: the line break of a line of JSON has no meaning there."""
+    return tuple(replace(piece, data=piece.data[:-1]) if json else piece for piece, json in pieces)
+
+
 def _encode_answer(values: dict[str, Any]) -> str:
     """Replace what was written by ``body``, ``pieces`` or ``messages``; return the Content-Type."""
     if "chunks" in values:
@@ -414,10 +426,7 @@ def _encode_answer(values: dict[str, Any]) -> str:
         values["pieces"] = tuple(replace(each, after=each.after or pause) for each in events)
         return bodies.EVENTS
     if "messages" in values:
-        # A message is a frame: the line break of a line of JSON has no meaning there.
-        values["messages"] = tuple(
-            replace(piece, data=piece.data[:-1]) if json else piece for piece, json in values["messages"]
-        )
+        values["messages"] = _make_messages(values["messages"])
         return ""
     if "file" in values:
         path, values["body"] = values.pop("file")
@@ -636,6 +645,36 @@ _MAIL: Final = Group(
 )
 
 
+def _make_message(mark: Mark, name: str, **parts: Any) -> ExpectedMessage:
+    del name
+    return ExpectedMessage(mark, parts)
+
+
+_MESSAGE: Final = Group(
+    (
+        Field("channel", _VALUE, "Name of the channel."),
+        Field("content", _VALUE, "Content."),
+        Field("event", _VALUE, "Event name. null: it has none."),
+        Field("key", _VALUE, "Key."),
+    ),
+    make=_make_message,
+    named=True,
+    example="{channel: room-1, content: hello}",
+)
+_PUBLICATION: Final = Group(
+    (
+        Field("channel", _WORD, "Name of the channel.", required=True, example="room-1"),
+        Field("content", _DATA, "Content."),
+        Field("event", _WORD, "Event name."),
+        Field("key", _DATA, "Key."),
+        Field("after", _DURATION, "Time after the previous message; of the first one, after the request.", default=0.0),
+    ),
+    make=_maker(Publication),
+    named=True,
+    example="{channel: room-1, content: hello}",
+)
+
+
 def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     del reader, name
     values["marks"] = marks = {key.text: key.mark for key, _ in node.items}
@@ -668,12 +707,14 @@ _EXPECT: Final = Group(
             "Error that ends the run: its code, or a mapping with some of `code`, `message`, `status`, `details`.",
         ),
         Field("done", _VALUE, "End marker: its metadata, or whether there is one."),
+        Field("close", _VALUE, "Close code of a WebSocket, such as 1000."),
         Field("streamed", _FLAG, "Whether the first chunk left before the last upstream's response had ended."),
         Field("elapsed", _DURATION, "Time from the request to the end of the response."),
         Field("outcome", Constant(choices=("completed", "failed", "cancelled")), "Outcome of the run."),
         Field("calls", ListOf(_CALL, alone=True), "Calls of upstreams, in order."),
         Field("database", ListOf(_ROWS, alone=True), "Rows in the databases when the test is over."),
         Field("mails", ListOf(_MAIL, alone=True), "All mails that were sent, in order. None is delivered."),
+        Field("published", ListOf(_MESSAGE, alone=True), "Messages that definitions published to channels, in order."),
         Field(
             "log",
             ListOf(Custom({**_ANY}, "text or mapping", _read_log), alone=True),
@@ -711,6 +752,7 @@ _CLIENT: Final = Group(
             "Rate the run once the response has come. The settings need `ratings`.",
         ),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
+        Field("closeAfter", _DURATION, "Close the WebSocket this long after the last message was sent."),
         Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),
     make=CaseClient,
@@ -721,6 +763,11 @@ _SQL: Final = Field("sql", _WORD, "SQL that is run before the request.")
 _EXCHANGE: Final = (
     Field("request", _REQUEST, "Request to send."),
     Field("client", _CLIENT, "How the client behaves. Default: it reads the whole response at once."),
+    Field(
+        "publish",
+        ListOf(_PUBLICATION, alone=True),
+        "Messages that the test publishes to channels once the request has been sent.",
+    ),
     Field("expect", _EXPECT, "What the response and its effects are expected to be."),
 )
 _DEFAULTS: Final = (
@@ -756,7 +803,7 @@ def _check_test(reader: SettingsReader, node: nodes.Mapping, values: dict[str, A
     if is_null(node.get("requests")):
         return True
     for key, value in node.items:
-        if key.text in ("client", "expect") and not is_null(value):
+        if key.text in ("client", "publish", "expect") and not is_null(value):
             message = f"`{key.text}` belongs to each of the `requests`"
             reader.refuse(key.mark, message, "move it below its request", "conflicting-parameters")
     return True
@@ -846,7 +893,8 @@ def _exchange(values: Mapping[str, Any], node: nodes.Mapping) -> Exchange:
     expect = values.get("expect")
     # The SQL of a test that is its only request is the test's.
     sql = "" if "name" in values else values.get("sql", "")
-    return Exchange(values["request"], values.get("client", CaseClient()), expect or Expect(node.mark), sql)
+    client, publish = values.get("client", CaseClient()), values.get("publish", ())
+    return Exchange(values["request"], client, expect or Expect(node.mark), sql, publish)
 
 
 def _repeated_names(tests: list[Case]) -> list[Diagnostic]:

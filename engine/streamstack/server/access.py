@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from http.cookies import SimpleCookie
 from ipaddress import IPv6Network
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -41,6 +42,11 @@ class Guard:
         self._ways = [(way, methods[way.name], _places(methods[way.name])) for way in authentication.ways]
         challenges = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
         self._challenge = header_lines([("WWW-Authenticate", each) for each in challenges])
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols before a token: browsers want one of those that they offer to be chosen."""
+        return tuple(place.name for _, _, places in self._ways for place in places if place.where == "subprotocol")
 
     async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
         """Return the claims of the caller; None where authentication is optional and the request has none.
@@ -136,6 +142,8 @@ def _describe(method: Method, place: CredentialPlace) -> str:
     if place.where == "header":
         bearer = place.name.lower() == "authorization"
         return f"{what} (Authorization: Bearer ...)" if bearer else f"{what} (the header {place.name})"
+    if place.where == "subprotocol":
+        return f"{what} (the WebSocket subprotocol behind `{place.name}`)"
     return f"{what} (the cookie {place.name})" if place.where == "cookie" else f"{what} (?{place.name}=...)"
 
 
@@ -162,6 +170,8 @@ def _find(request: Request, places: tuple[CredentialPlace, ...]) -> tuple[Creden
         elif place.where == "cookie":
             # Browsers send cookies that a logout has emptied.
             sent = _only(_cookies(request, place.name), f"the cookie {place.name}")
+        elif place.where == "subprotocol":
+            sent = _behind(request, place.name)
         else:
             sent = _only(_queried(request, place.name), f"`{place.name}` in the query")
             fault = fault or (f"`{place.name}` in the query is empty" if sent == "" else "")
@@ -170,6 +180,12 @@ def _find(request: Request, places: tuple[CredentialPlace, ...]) -> tuple[Creden
     if fault:
         raise RunError("unauthorized", fault)
     return BEARER, None
+
+
+def _behind(request: Request, name: str) -> str | None:
+    """Return the subprotocol that a client offers next after another."""
+    offered = [each.strip() for each in ",".join(request.headers.getall("Sec-WebSocket-Protocol", ())).split(",")]
+    return next((after for one, after in pairwise(offered) if one == name), None)
 
 
 def _in_header(value: str, name: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -155,6 +156,7 @@ class AlertMonitor:
         self._counters = counters
         self._watches: list[_Watch] = []
         self._next = 0.0
+        self.replaced = asyncio.Event()  # there are other alerts to watch
         self._host = socket.gethostname()
         self.replace(alerts)
 
@@ -164,10 +166,11 @@ class AlertMonitor:
         now = clock.monotonic()
         self._watches = [before.get(each) or _Watch(each, now) for each in alerts]
         self._next = 0.0
+        self.replaced.set()
 
     def pause(self) -> float:
         """Return the seconds until the next look; infinity without alerts."""
-        return max(self._next - clock.monotonic(), 0.0) if self._watches else float("inf")
+        return max(self._next - clock.monotonic(), 0.0) if self._watches else inf
 
     def look(self) -> list[Notice]:
         """Take a sample of all windows where that is due, and return what has just come about."""
@@ -253,7 +256,11 @@ async def watching(monitor: AlertMonitor, service: Service) -> AsyncIterator[Non
 
     async def watch() -> None:
         while True:
-            await asyncio.sleep(min(monitor.pause(), _LATEST))
+            pause = monitor.pause()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if pause == inf else pause):
+                    await monitor.replaced.wait()
+            monitor.replaced.clear()
             for notice in monitor.look():
                 service.spawn(deliver(service.context, notice))
 

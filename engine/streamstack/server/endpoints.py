@@ -371,20 +371,18 @@ class EndpointHandler:
         if self.web_socket is not None and wants_upgrade(request):
             check_origin(request, cors)
             request.websocket = WebSocket(request, self.web_socket)
-            wire = self.wires["websocket"]
-            sink: ResponseSink = (ResumableSink if self.resume is not None else LiveSink)(wire, request)
+            wire, lines = self.wires["websocket"], b""
         else:
-            sink = self._open(request, cors.lines(request.headers.get("Origin")))
+            wire, lines = self.wire_for(request), cors.lines(request.headers.get("Origin"))
+        sink: ResponseSink
+        if wire.spec is VALUE:
+            sink = ValueSink(wire, request, lines)
+        elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
+            sink = ResumableSink(wire, request, lines)
+        else:
+            sink = LiveSink(wire, request, lines)
         sink.row = self.row
         return sink
-
-    def _open(self, request: Request, cors: bytes) -> ResponseSink:
-        wire = self.wire_for(request)
-        if wire.spec is VALUE:
-            return ValueSink(wire, request, cors)
-        if self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            return ResumableSink(wire, request, cors)
-        return LiveSink(wire, request, cors)
 
     def wire_for(self, request: Request) -> ResponseOptions:
         """Return the wire that a request asks for over HTTP. Raises as `open` does."""
@@ -483,17 +481,17 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         resume=endpoint.streaming.resume,
         jobs=plan.jobs,
         cache=None if endpoint.cache is None else ResponseCache(plan, endpoint.cache, whole=not streams),
-        web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
+        web_socket=_web_socket(endpoint, guard) if endpoint.upgrades else None,
     )
 
 
-def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
+def _web_socket(endpoint: Endpoint, guard: Guard | None) -> WebSocketOptions:
     streaming = endpoint.streaming
     return WebSocketOptions(
         keep_alive=streaming.keep_alive,
         largest=streaming.web_socket.max_message_size,
         rate=streaming.web_socket.message_rate,
-        subprotocols=streaming.web_socket.subprotocols,
+        subprotocols=streaming.web_socket.subprotocols + (guard.subprotocols if guard is not None else ()),
         compress=streaming.compress,
     )
 

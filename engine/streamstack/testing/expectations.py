@@ -103,6 +103,7 @@ class _Check:
         yield self._calls()
         yield self._database()
         yield self._mails()
+        yield self._published()
         yield self._log()
 
     def _fail(self, key: str, message: str, diff: Sequence[str] = ()) -> Failure:
@@ -177,6 +178,8 @@ class _Check:
         if expect.body != answer.body.decode("utf-8", "replace"):
             yield from self._compare("body", expect.body, answer.value())
         yield from self._compare("events", expect.events, answer.events)
+        if expect.close is not None:
+            yield from self._compare("close", expect.close, answer.close)
 
     # ------------------------------------------------------------------------------------ chunks
 
@@ -359,6 +362,18 @@ class _Check:
         if len(expected) != len(mails):
             message = f"`mails`: expected {counted(len(expected), 'mail')}, sent {len(mails)}"
             yield self._fail("mails", message, listed)
+
+    def _published(self) -> Iterator[Failure]:
+        expected, messages = self._expect.published, self._seen.published
+        if expected is None:
+            return
+        listed = [f"  {shown({name: each[name] for name in ('channel', 'content')})}" for each in messages]
+        for wanted, each in zip(expected, messages, strict=False):
+            if reason := differs(wanted.parts, json.loads(to_json(each))):
+                yield Failure(wanted.mark, f"`published`: {reason}", tuple(listed), self._definition())
+        if len(expected) != len(messages):
+            message = f"`published`: expected {counted(len(expected), 'message')}, published {len(messages)}"
+            yield self._fail("published", message, listed)
 
     def _log(self) -> Iterator[Failure]:
         for expected in self._expect.log or ():

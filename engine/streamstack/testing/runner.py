@@ -15,10 +15,11 @@ import structlog
 
 from streamstack.connections.database.temporary import TemporaryDatabases, TestDatabase, TestDatabases
 from streamstack.errors import Mark, RunError
+from streamstack.functions.channels import open_channels
 from streamstack.functions.db import open_databases
 from streamstack.functions.email import open_mailer
 from streamstack.language import nodes
-from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows
+from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows, Publication
 from streamstack.language.definition import Endpoint
 from streamstack.language.filters import tests as filter_tests
 from streamstack.language.mail import Address
@@ -36,6 +37,7 @@ from streamstack.server.resume.requests import PREFIX
 from streamstack.server.service import Service
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
+from streamstack.testing.channels import RecordedChannels
 from streamstack.testing.client import ReceivedAnswer, send
 from streamstack.testing.comparison import counted
 from streamstack.testing.database_relay import DatabaseRelay
@@ -108,6 +110,7 @@ class Observation:
         calls: What upstreams were asked.
         recordings: What real upstreams answered.
         mails: What was sent by mail.
+        published: What definitions published to channels.
         log: What was logged.
         rows: What each query of `database` gave, or the error that it ended by, by exchange.
         statements: How many statements the databases got.
@@ -121,6 +124,7 @@ class Observation:
     calls: Sequence[Call] = ()
     recordings: Sequence[Recording] = ()
     mails: Sequence[Mapping[str, Any]] = ()
+    published: Sequence[Mapping[str, Any]] = ()
     log: list[dict[str, Any]] = field(default_factory=list)
     rows: list[list[list[dict[str, Any]] | RunError]] = field(default_factory=list)
     statements: int = 0
@@ -286,6 +290,9 @@ class _CaseRun:
                 upstreams.overlay(number, fault)
             opened = TemporaryDatabases(context.databases, context.folder, self.databases)
             context.provide(open_databases, opened)
+            channels = RecordedChannels(context.channels, context.state)
+            self.seen.published = channels.published
+            context.provide(open_channels, channels)
             if self.project.sends_mail:  # whose library most tests don't need
                 self._catch_mails(context, injection)
             settings = self.edition.checked.settings.server
@@ -331,6 +338,8 @@ class _CaseRun:
                             answer=self.received[-1],
                         )
                         sent.append(group.create_task(work))
+                        if exchange.publish:
+                            group.create_task(self._publish(channels, exchange.publish))
                         if client.background:
                             await asyncio.sleep(_NOTICE)
                             continue
@@ -344,6 +353,13 @@ class _CaseRun:
             for exchange in self.case.exchanges:
                 queries = exchange.expect.database or ()
                 self.seen.rows.append([await self._query(opened, context, each) for each in queries])
+
+    async def _publish(self, channels: RecordedChannels, publications: Sequence[Publication]) -> None:
+        try:
+            await channels.publish_all(publications, _NOTICE)
+        except RunError as error:
+            self.seen.failed_at = publications[0].mark
+            raise ValueError(f"the test's own `publish` failed: {error.full}") from error
 
     def _catch_mails(self, context: Context, injection: Injection) -> None:
         from streamstack.testing.mails import CaughtMails  # noqa: PLC0415

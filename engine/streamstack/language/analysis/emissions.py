@@ -160,7 +160,10 @@ def _emission(node: Node, shapes: Mapping[str, Shape], env: Env, evaluate: Evalu
     content = shapes.get("content", ANY).sure  # null is refused
     if (split := arguments.get("split")) is not None:
         content = _pieces(content, split)
-    known = names if names is not None else frozenset[str | None]()
+    known = names
+    if known is None:  # any name, and none where the value may be null
+        null = isinstance(event, Value) and evaluate.value(event, dict(env)).null
+        known = frozenset((None,)) if null else frozenset()
     return Emission(node.mark, content, shapes.get("metadata"), known, names is None, own_id=own_id)
 
 

@@ -345,6 +345,8 @@ def _schemes(name: str, method: Method) -> Iterator[tuple[str, Mapping[str, Any]
         if place.where == "header" and place.name.lower() == "authorization":
             bearer = {"type": "http", "scheme": "bearer"}
             yield named, bearer if isinstance(method, ApiKey) else bearer | {"bearerFormat": "JWT"}
+        elif place.where == "subprotocol":
+            yield named, {"type": "apiKey", "in": "header", "name": "Sec-WebSocket-Protocol"}
         else:
             yield named, {"type": "apiKey", "in": place.where, "name": place.name}
 

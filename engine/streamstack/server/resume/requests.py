@@ -331,7 +331,11 @@ def _upgrade(service: Service, request: Request, origin: Origin) -> None:
         raise upgrade_required()
     check_origin(request, service.cors)
     policy = origin.policy
-    request.websocket = WebSocket(request, WebSocketOptions(policy.keep_alive, compress=policy.compress))
+    guard = policy.guard(service.context.authentication)
+    subprotocols = guard.subprotocols if guard is not None else ()
+    request.websocket = WebSocket(
+        request, WebSocketOptions(policy.keep_alive, subprotocols=subprotocols, compress=policy.compress)
+    )
 
 
 def _too_many_readers() -> RunError:
