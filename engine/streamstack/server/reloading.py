@@ -12,6 +12,7 @@ from typing import Final
 from streamstack.errors import Diagnostic
 from streamstack.functions.security import open_callers
 from streamstack.language.definition import Definition
+from streamstack.language.expressions.parse import use_filters
 from streamstack.language.findings import write_text
 from streamstack.language.graph import steps_of
 from streamstack.language.masking import learn
@@ -132,6 +133,14 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
 
     Raises BrokenError for what can't be served in place of the last edition.
     """
+    try:
+        return _next_edition(read, before, dev=dev)
+    except BrokenError:
+        use_filters(before.checked.project.filters)  # which the edition that stays looks up by name
+        raise
+
+
+def _next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
     try:
         checked = read()
     except OSError as error:
