@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,8 +15,12 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from streamstack.functions import REGISTRY
 from streamstack.language.mail import EmailSettings
+from streamstack.language.project import read_project
 from streamstack.language.settings import load_settings
+from streamstack.server.endpoints import UnservableError
+from streamstack.server.reloading import first_edition
 from tests.certificates import certified
 from tests.stacks import Outcome, run_stack
 
@@ -331,3 +336,57 @@ async def test_a_developer_without_a_server_gets_files(tmp_path: Path) -> None:
     (file,) = (tmp_path / "mail").glob("*.eml")
     message = message_from_bytes(file.read_bytes(), policy=policy.default)
     assert (message["To"], message["Subject"]) == ("ada@example.org", "Hi")
+
+
+SENDS = """\
+method: GET
+path: /it
+responseType: json
+functionStack:
+  - email.send: {to: a@b.org, subject: Hi, text: Hi}
+"""
+
+
+@pytest.mark.parametrize(
+    ("written", "dev", "refusal"),
+    [
+        ("", False, "`email.send` needs a mail server in streamstack.yaml"),
+        ("email: {url: << env.SMTP_URL | default('') >>}", False, "`email.send` needs a mail server"),
+        ("", True, ""),
+        ("email: {url: 'smtps://mail.example.org'}", False, "`email.send` has no `from`"),
+        ("email: {url: 'smtps://mail.example.org', from: a@example.org}", False, ""),
+        ("email: {url: 'file://', from: a@example.org}", False, ""),
+    ],
+)
+def test_a_project_needs_a_mail_server(tmp_path: Path, written: str, dev: bool, refusal: str) -> None:  # noqa: FBT001
+    """Without settings, a project that sends mail is served with `--dev` only; the error names the step."""
+    (tmp_path / "api.yaml").write_text(SENDS)
+    (tmp_path / "streamstack.yaml").write_text(written)
+    checked = read_project(tmp_path, REGISTRY, {})
+    assert checked.findings == []
+    if not refusal:
+        first_edition(checked, dev=dev)
+        return
+    with pytest.raises(UnservableError, match=re.escape(refusal)) as raised:
+        first_edition(checked, dev=dev)
+    assert "api.yaml:5:5" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("url: 'http://s3cret@h'", "bad-url"),
+        ("url: 'smtp://a:s3cret@'", "bad-url"),
+        ("url: 'smtp://a:s3cret@h:x'", "bad-url"),
+        ("url: 5", "bad-url"),
+        ("from: 'a@example.org, b@example.org'", "bad-setting"),
+        ("startTls: maybe", "bad-setting"),
+        ("timeout: soon", "bad-duration"),
+        ("sender: a@example.org", "unknown-setting"),
+    ],
+)
+def test_wrong_settings_are_findings(written: str, code: str) -> None:
+    """What is wrong with `email` is found when it is read, and no finding shows a password."""
+    _, findings = load_settings(f"email: {{{written}}}", "streamstack.yaml", {})
+    assert code in [each.code for each in findings]
+    assert "s3cret" not in " ".join(f"{each.message} {each.hint}" for each in findings)

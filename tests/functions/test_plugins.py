@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from streamstack.cli import main
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
+from streamstack.language.filters import FILTERS
 from streamstack.language.project import Checked, read_project
 from streamstack.runtime.plan import compile_project
 from streamstack.runtime.run import Context, Run
-from streamstack.server.reloading import FileChanges
+from streamstack.server.reloading import BrokenError, FileChanges, first_edition, next_edition
 from tests.collector import Collector
 from tests.testing.running import run_one
 
@@ -231,6 +232,19 @@ def test_a_changed_file_is_loaded_again(tmp_path: Path) -> None:
     assert [each.code for each in now.findings] == ["unknown-filter"]
     assert "people.look" in now.registry
     assert "people.find" not in now.registry
+
+
+def test_a_broken_file_leaves_what_is_served(tmp_path: Path) -> None:
+    """A plug-in that can't be loaded is one finding, whatever needs it, and the last edition keeps its filters."""
+    checked = check(tmp_path, "  - people.find: ada\n  - return: << ['a b'] | map('initials') >>\n")
+    before = first_edition(checked, dev=False)
+    (tmp_path / "p.py").write_text("x = (")
+    again = read_project(tmp_path, REGISTRY, {})
+    assert [each.code for each in again.findings] == ["bad-plugin"]
+    assert "initials" not in FILTERS
+    with pytest.raises(BrokenError, match="not valid Python"):
+        next_edition(lambda: read_project(tmp_path, REGISTRY, {}), before, dev=False)
+    assert "initials" in FILTERS
 
 
 def test_the_reference_and_the_schema_have_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,3 +78,25 @@ def test_a_mail_server_fails_under_the_sweep(tmp_path: Path) -> None:
     assert run_one(tmp_path, retried, test, SETTINGS) == ""
     found = run_one(tmp_path, RESENT, test, SETTINGS)
     assert "the mail `Hi` to a@example.org is sent 2 times instead of 1" in found
+
+
+#: It sends on what a client uploads.
+UPLOAD = """\
+method: POST
+path: /welcome
+responseType: json
+inputParameters:
+  file: {type: file, required: true}
+functionStack:
+  - email.send: {to: a@example.org, subject: << input.file.name >>, text: Hi, attachments: [<< input.file >>]}
+  - return: sent
+"""
+
+
+def test_uploads_are_attached(tmp_path: Path) -> None:
+    """A file of a client is attached with its name and type."""
+    file = "{value: 'a,b', filename: p.csv, type: text/csv}"
+    request = f"request: {{method: POST, path: /welcome, multipart: {{file: {file}}}}}\n"
+    attachments = "[{filename: p.csv, contentType: text/csv, content: 'a,b'}]"
+    test = f"{request}expect: {{body: sent, mails: {{subject: p.csv, attachments: {attachments}}}}}\n"
+    assert run_one(tmp_path, UPLOAD, test, SETTINGS) == ""

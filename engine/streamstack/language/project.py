@@ -482,6 +482,8 @@ def read_project(
             settings.experiments,
         )
     project = replace(project, filters=plugins.filters)
+    if plugins.findings:  # what they would have declared is not known
+        wrong = [each for each in wrong if each.code not in ("unknown-function", "unknown-filter")]
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
     wrong += _unwatched(settings, project)
     if settings.ratings is not None and project.endpoints:

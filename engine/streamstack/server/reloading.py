@@ -12,6 +12,7 @@ from typing import Final
 from streamstack.errors import Diagnostic
 from streamstack.functions.security import open_callers
 from streamstack.language.definition import Definition
+from streamstack.language.expressions.parse import use_filters
 from streamstack.language.findings import write_text
 from streamstack.language.graph import steps_of
 from streamstack.language.masking import learn
@@ -40,7 +41,7 @@ _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
 _MOST_CHECKS: Final = 20
 #: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
-_OPENED: Final = ("server", "databases", "state", "channels", "jobs", "http", "log")
+_OPENED: Final = ("server", "databases", "state", "channels", "jobs", "http", "email", "log")
 _PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header", "openapi")
 #: What functions keep in memory, by the beginnings of their names.
 _IN_MEMORY: Final = {
@@ -142,6 +143,14 @@ def next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
 
     Raises BrokenError for what can't be served in place of the last edition.
     """
+    try:
+        return _next_edition(read, before, dev=dev)
+    except BrokenError:
+        use_filters(before.checked.project.filters)  # which the edition that stays looks up by name
+        raise
+
+
+def _next_edition(read: Read, before: Edition, *, dev: bool) -> Edition:
     try:
         checked = read()
     except OSError as error:
