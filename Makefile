@@ -62,7 +62,7 @@ pytest: $(DEV) $(CLIENTS) ## Run only the tests (ARGS="tests/test_layers.py -k c
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 test-definitions: $(DEV) ## Run the tests of definitions/ and of the examples, also with every fault
-	@$(BIN)/streamstack test --faults definitions examples/clients examples/poem-page
+	@$(BIN)/streamstack test --faults definitions examples/clients examples/poem-page examples/plug-in
 
 fuzz: $(DEV) ## Run randomized tests, with new cases each time
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n $(JOBS) tests/language tests/runtime $(ARGS)

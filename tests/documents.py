@@ -163,9 +163,11 @@ def write_project(page: Page, folder: Path) -> None:
     beside = page.path.parent / "definitions"
     own = beside.is_dir() and page.path.parent != ROOT
     shutil.copytree(beside if own else ROOT / "definitions", folder / "definitions")
-    settings = page.path.parent / "streamstack.yaml"
+    settings, plugins = page.path.parent / "streamstack.yaml", page.path.parent / "plugins"
     if own and settings.exists():
         shutil.copy(settings, folder)
+    if own and plugins.exists():
+        shutil.copytree(plugins, folder / "plugins")
     for block in page.blocks:
         if block.title:
             target = folder / block.title

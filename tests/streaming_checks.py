@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import time
 
+from websockets.asyncio.client import connect as websocket
+
 from tests.server.processes import Process, until
 from tests.server.serving import Client, parse
 
@@ -32,6 +34,14 @@ path: /echo
 inputParameters: {lines: {type: stream, decode: lines, required: true}}
 functionStack:
   - forEach: {in: << input.lines >>, as: line, do: [{stream: << line >>}]}
+""",
+    "talk": """
+method: GET
+path: /talk
+inputParameters: {messages: {type: stream, decode: json}}
+functionStack:
+  - stream: ready
+  - forEach: {in: << input.messages >>, as: message, do: [{stream: << message >>}]}
 """,
     "endless": """
 method: GET
@@ -70,6 +80,17 @@ async def read_until(client: Client, pattern: bytes) -> bytes:
             assert piece, raw
             raw += piece
     return raw
+
+
+async def check_websocket(port: int) -> None:
+    """A WebSocket is opened, both sides talk, and the close code arrives."""
+    async with websocket(f"ws://127.0.0.1:{port}/talk", open_timeout=20) as opened:
+        assert json.loads(await opened.recv()) == {"content": "ready"}
+        for value in ("a", {"b": "ü" * 1000}):
+            await opened.send(json.dumps(value))
+            assert json.loads(await opened.recv()) == {"content": value}
+        await opened.close()
+    assert opened.close_code == 1000
 
 
 async def check_chunks(connect: Connect) -> None:

@@ -27,6 +27,9 @@ FILE = (
 )
 #: Requests to each operation: method, path of the document, what is sent, and the status.
 REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
+    ("POST", "/_runs/{run}/rating", "none/rating", b'{"rating": "up"}', JSON, 404),
+    ("POST", "/api/read-aloud", "", b'{"text": "The quick brown fox"}', JSON, 200),
+    ("GET", "/api/ratings", "", b"", "", 200),
     ("POST", "/api/stream-chat", "", b'{"message": "Hi", "streamOptions": {"includeMetadata": true}}', JSON, 200),
     ("POST", "/api/stream-chat", "", b"{}", JSON, 400),
     ("GET", "/api/conversations", "", b"", "", 200),
@@ -40,6 +43,11 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ("GET", "/api/fails-midway", "", b"", "", 200),
     ("GET", "/api/fails-midway", "?after=0", b"", "", 409),
     ("GET", "/api/fair-share", "?words=1", b"", "", 200),
+    ("POST", "/api/imports", "", b'{"pages": 1}', JSON, 202),
+    ("POST", "/api/imports", "", b'{"pages": 0}', JSON, 400),
+    ("GET", "/api/imports/{id}", "unknown", b"", "", 404),
+    ("GET", "/api/glossary", "?term=stream", b"", "", 200),
+    ("GET", "/api/glossary", "?term=s", b"", "", 400),
     ("GET", "/api/live-feed", "?limit=3", b"", "", 200),
     ("GET", "/api/long-report", "?pages=2&beat=0", b"", "", 200),
     ("GET", "/api/long-report", "?lastEventId=none/1", b"", "", 404),
@@ -73,6 +81,7 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
         JSON,
         200,
     ),
+    ("GET", "/simulator/catalogue", "?page=2", b"", "", 200),
     ("GET", "/simulator/prices", "?perConnection=3&beat=0", b"", "", 200),
 ]
 #: Operations that need another one first.

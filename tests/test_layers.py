@@ -41,7 +41,7 @@ ROOMS = (
     Room("formats", 0.7, ("streamstack.formats", "streamstack.formats.*")),
     Room("values", 0.3, ("streamstack.language.values", "streamstack.language.names")),
     Room("language", 1, ("streamstack.language", "streamstack.language.*", "streamstack.spec")),
-    Room("errors", 0, ("streamstack.errors", "streamstack.clock")),
+    Room("errors", 0, ("streamstack.errors", "streamstack.clock", "streamstack.plugins")),
     # The package itself holds the version; whatever it imported, everything would import.
     Room("streamstack", -1, ("streamstack",)),
 )

@@ -18,7 +18,15 @@ from tests.proxies import find_program, run_proxy
 from tests.redis import free_port
 from tests.server.processes import Process, serving
 from tests.server.serving import Client
-from tests.streaming_checks import check_chunks, check_cut, check_leave, check_resume, check_upload, write_project
+from tests.streaming_checks import (
+    check_chunks,
+    check_cut,
+    check_leave,
+    check_resume,
+    check_upload,
+    check_websocket,
+    write_project,
+)
 
 PAGE: Final = ROOT / "docs" / "how-to" / "reverse-proxies.md"
 
@@ -140,6 +148,7 @@ async def test_streams_pass(tmp_path: Path, name: str) -> None:
         await check_chunks(connect)
         await check_resume(connect)
         await check_leave(connect, server)
+        await check_websocket(proxy.port)
         if name != "traefik" and (name != "caddy" or is_recent()):  # the page says so
             await check_upload(connect)
         if name != "caddy" or is_recent():

@@ -1,6 +1,7 @@
 """streamstack: HTTP endpoints that stream, declared in YAML.
 
-`application` makes an aiohttp application of a folder of definitions, for use from Python.
+`application` makes an aiohttp application of a folder of definitions, for use from Python. `function` and `filter`
+declare functions and filters in plug-ins, which raise a `RunError` for what definitions can catch.
 Everything else below this package is internal.
 """
 
@@ -11,12 +12,13 @@ from importlib import import_module
 from os import PathLike
 from typing import TYPE_CHECKING
 
-from streamstack.errors import Diagnostic, ProjectError
+from streamstack.errors import Diagnostic, ProjectError, RunError
+from streamstack.plugins import filter, function  # noqa: A004  (what it declares)
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Diagnostic", "ProjectError", "application"]
+__all__ = ["Diagnostic", "ProjectError", "RunError", "application", "filter", "function"]
 __version__ = "0.1.0"
 
 #: Imported on first use: the package itself is imported by every command, most of which serve nothing.

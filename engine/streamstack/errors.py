@@ -173,7 +173,9 @@ def forget_frames(error: BaseException | None) -> None:
 
     A frame that keeps an error is kept by it, too: only the garbage collector would find the two.
     """
-    while error is not None:
+    met: set[int] = set()  # an error that was raised again while its own consequence was handled leads back to itself
+    while error is not None and id(error) not in met:
+        met.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
@@ -209,6 +211,19 @@ class RunError(Exception):
         self.parameter = parameter
         self.place: Place | None = None
         self.about: dict[str, Any] = {}
+
+    def copy(self) -> RunError:
+        """Return the error for one more run: each adds to its own as it passes through."""
+        copy = RunError(
+            self.code,
+            self.message,
+            status=self.status,
+            details=self.details,
+            final=self.final,
+            retry_after=self.retry_after,
+        )
+        copy.place = self.place
+        return copy
 
     @property
     def full(self) -> str:

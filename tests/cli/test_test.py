@@ -60,7 +60,7 @@ def test_failures_are_shown_as_a_difference(here: Path) -> None:
     shown, _, summary = result.stdout.rpartition("\n\n")
     assert shown == (
         "api.test.yaml:5:5: FAILED greets someone else\n"
-        '  api.test.yaml:9:7: `chunks`: chunk 1 differs: expected "Moon", received "World"\n'
+        '  api.test.yaml:9:24: `chunks`: chunk 1 differs: expected "Moon", received "World"\n'
         '      "Hello"\n'
         '    - {"content":"Moon","at":0.05}\n'
         '    + {"content":"World","at":0.05}\n'

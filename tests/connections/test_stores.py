@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamstack.connections.redis import Redis
-from streamstack.connections.redis_state import RedisSlots, RedisStore, dumps, loads
+from streamstack.connections.redis_state import RedisSlots, RedisStore
+from streamstack.connections.serialization import dumps, loads
 from streamstack.connections.state import MemoryStore, Number, Store
 from streamstack.errors import RunError
 from streamstack.language import operators

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "unknown-table": "connections/database/test_statements.py: a database has to say so",
     "unknown-column": "connections/database/test_statements.py: a database has to say so",
     "bad-url": "test_state_settings.py: it is of the settings",
+    "bad-plugin": "functions/test_plugins.py: it is of a file of Python",
     "bad-sql": "connections/database/test_statements.py: a database has to say so",
 }
 #: What the tests of `*.test.yaml` ask for.

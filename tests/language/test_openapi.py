@@ -317,6 +317,15 @@ def test_resumable_endpoints_have_a_path_to_resume_and_cancel() -> None:
     assert "/_streams/{id}" not in make(endpoint("")).document["paths"]
 
 
+def test_cached_endpoints_can_answer_304() -> None:
+    """Where an answer is sent in one piece; others tell their age alone."""
+    text = "method: GET\npath: /a\ncache: 5m\nstreaming: {{format: {}}}\nfunctionStack: [{{stream: x}}]\n"
+    for format_, validated in (("auto", True), ("json", True), ("sse", False)):
+        responses = make(text.format(format_)).document["paths"]["/a"]["get"]["responses"]
+        assert ("304" in responses, "ETag" in responses["200"]["headers"]) == (validated, validated)
+        assert {"Age", "Cache-Status"} <= responses["200"]["headers"].keys()
+
+
 def test_respond_sets_statuses_and_headers() -> None:
     """Always, or sometimes."""
     always = operation("", "[{respond: {status: 201, headers: {X-A: b}}}, {stream: x}]")["responses"]

@@ -122,11 +122,10 @@ def test_settings_are_free_values() -> None:
 
 
 def test_names_of_sections_can_be_asked_for() -> None:
-    """Those that are written, right or not; sections that are not served are refused."""
-    text = "databases:\n  main: {url: <<env.URL>>}\n  old: {url: postgres://o}\nplugins: [a.py]\n"
+    """Those that are written, right or not."""
+    text = "databases:\n  main: {url: <<env.URL>>}\n  old: {url: postgres://o}\nplugins: [absent.py]\n"
     settings, findings = load_settings(text, FILE, {"URL": "postgres://h/d"}, check_environment=True)
-    # This version does not serve plug-ins, and says so instead of ignoring them.
-    assert [(found.line, found.code) for found in findings] == [(4, "not-yet")]
+    assert [(found.line, found.code) for found in findings] == [(4, "bad-setting")]
     assert settings.names("databases") == ("main", "old")
     assert settings.names("models") == ()
     assert settings.databases["main"].url == "postgres://h/d"

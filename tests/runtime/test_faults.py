@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from streamstack.errors import RunError, forget_frames
 from streamstack.language.definition import function
+from streamstack.language.values import to_json
 from streamstack.runtime.run import Run
 from tests.stacks import run_stack
 
@@ -81,3 +83,14 @@ async def test_a_thrown_code_has_its_own_status(thrown: str, status: int) -> Non
     outcome = await run_stack(f"- throw: {thrown}")
     assert outcome.error is not None
     assert outcome.error.status == status
+
+
+def test_errors_in_a_circle_are_forgotten() -> None:
+    """An error may lead back to itself: one that was raised again while its own consequence was handled."""
+    with pytest.raises(RunError) as raised:
+        to_json(object())
+    context = raised.value.__context__
+    assert context is not None
+    assert context.__cause__ is raised.value
+    forget_frames(raised.value)
+    assert context.__traceback__ is None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +31,8 @@ from streamstack.server.metrics import (
     SLOT,
     SharedCounters,
 )
+from tests.functions.test_email import Post
+from tests.functions.test_email import server as mail_server
 from tests.server.processes import serving, until
 
 
@@ -178,11 +183,15 @@ functionStack:
 
 @asynccontextmanager
 async def receiver(posted: list[tuple[dict[str, str], bytes]], statuses: list[int]) -> AsyncIterator[str]:
-    """Serve a webhook that answers with some statuses, then with 200; give its URL."""
+    """Serve a webhook that answers with some statuses (0: not at all), then with 200; give its URL."""
+    over = asyncio.Event()
 
     async def take(request: web.BaseRequest) -> web.Response:
         posted.append((dict(request.headers), await request.read()))
-        return web.Response(status=statuses.pop(0) if statuses else 200)
+        status = statuses.pop(0) if statuses else 200
+        if not status:
+            await over.wait()
+        return web.Response(status=status)
 
     runner = web.ServerRunner(web.Server(take))
     await runner.setup()
@@ -191,28 +200,32 @@ async def receiver(posted: list[tuple[dict[str, str], bytes]], statuses: list[in
     try:
         yield f"http://127.0.0.1:{site.port}/alerts"
     finally:
+        over.set()
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_webhook_is_told_once(tmp_path: Path, workers: str) -> None:
+async def test_destinations_are_told_once(tmp_path: Path) -> None:
     """Requests to any worker raise one alert, which is signed, sent again if it was refused, and told to recover."""
     posted: list[tuple[dict[str, str], bytes]] = []
-    async with receiver(posted, [503]) as url:
+    async with receiver(posted, [503]) as url, mail_server(Post()) as post:
         settings = f"""
+email: {{url: "smtp://127.0.0.1:{post.port}", from: alerts@example.org}}
 alerts:
   - name: Errors
     metric: errorRate
     above: 20%
-    over: 1500ms
+    over: 1s
     atLeast: 4
     endpoint: GET /wor*
-    send: {{webhook: {{url: {url}, secret: << env.ALERT_SECRET | default("s3cret") >>}}, log: warning}}
+    send:
+      webhook: {{url: {url}, secret: << env.ALERT_SECRET | default("whsec_c2VjcmV0") >>}}
+      email: ops@example.org
+      log: warning
 """
-        async with serving(tmp_path, "--workers", workers, api=API, streamstack=settings) as server:
+        async with serving(tmp_path, "--workers", "2", api=API, streamstack=settings) as server:
             for _ in range(4):
                 assert (await server.ask("GET", "/works?works=false")).status == 500
-            await until(lambda: len(posted) == 3)
+            await until(lambda: len(posted) == 3 and len(post.messages) == 2)
             assert await server.stop() == 0
     bodies = [json.loads(body) for _, body in posted]
     assert [each["state"] for each in bodies] == ["raised", "raised", "recovered"]
@@ -220,12 +233,48 @@ alerts:
     assert first == bodies[1]
     assert (first["alert"], first["figure"], first["endpoint"]) == ("Errors", 1.0, "GET /wor*")
     assert first["text"].startswith("Errors: errorRate is 100% on ")
-    ids = [headers["Webhook-Id"] for headers, _ in posted]
+    ids = [headers["webhook-id"] for headers, _ in posted]
     assert ids[0] == ids[1] != ids[2]
     for headers, body in posted:
-        content = f"{headers['Webhook-Id']}.{headers['Webhook-Timestamp']}.".encode() + body
-        signature = base64.b64encode(hmac.digest(b"s3cret", content, "sha256")).decode()
-        assert headers["Webhook-Signature"] == f"v1,{signature}"
+        content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        signature = base64.b64encode(hmac.digest(b"secret", content, "sha256")).decode()
+        assert headers["webhook-signature"] == f"v1,{signature}"
+    assert [each["Subject"].partition(" on ")[0] for each in post.messages] == [
+        "Errors: errorRate is 100%",
+        "Recovered: Errors: errorRate is too few requests",
+    ]
     raised = [line for line in server.lines if '"state": "raised"' in line or '"state":"raised"' in line]
     assert len(raised) == 1
     assert json.loads(raised[0])["level"] == "warning"
+
+
+async def test_another_worker_sends_what_a_dead_one_could_not(tmp_path: Path) -> None:
+    """An alert whose worker dies before the destination has answered is sent again, as the same message."""
+    posted: list[tuple[dict[str, str], bytes]] = []
+    async with receiver(posted, [0]) as url:
+        alert = f"{{metric: errorRate, above: 20%, over: 5s, atLeast: 1, send: {{webhook: {url}}}}}"
+        async with serving(tmp_path, "--workers", "2", api=API, streamstack=f"alerts: [{alert}]\n") as server:
+            await server.ask("GET", "/works?works=false")
+            await until(lambda: len(posted) == 1)
+            for pid in server.workers():
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: len(posted) == 2)
+    first, second = posted
+    assert first[0]["webhook-id"] == second[0]["webhook-id"]
+    assert first[1] == second[1]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_reload_brings_alerts(tmp_path: Path, workers: str) -> None:
+    """A server that counted nothing counts from the reload on, and raises the alerts that it brings."""
+    async with serving(tmp_path, "--workers", workers, api=API) as server:
+        await server.ask("GET", "/works?works=false")
+        alert = "{name: Broken, metric: errorRate, above: 20%, over: 5s, atLeast: 3}"
+        (tmp_path / "streamstack.yaml").write_text(f"alerts: [{alert}]\n", "utf-8")
+        server.process.send_signal(signal.SIGHUP)
+        await server.said("reloaded")
+        for _ in range(6):
+            await server.ask("GET", "/works?works=false")
+            await asyncio.sleep(0.1)
+        raised = await server.said('.*"alert": ?"Broken".*')
+    assert json.loads(raised[0])["figure"] == 1

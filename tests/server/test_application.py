@@ -395,3 +395,26 @@ def test_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Monkey
             assert await (await client.get("/api/sum?a=1&b=2")).json() == 3
 
     asyncio.run(call())
+
+
+@pytest.mark.parametrize("prefix", ["", "/below"])
+async def test_websockets(tmp_path: Path, prefix: str) -> None:
+    """A hosted application takes WebSockets, too; a refused handshake is answered over HTTP."""
+    definition = """
+method: GET
+path: /echo
+inputParameters: {name: text, messages: {type: stream, decode: json}}
+functionStack:
+  - precondition: {that: << input.name is not none >>, status: 409}
+  - forEach: {in: << input.messages >>, as: message, do: [{stream: << message >>}]}
+"""
+    application = streamstack.application(write(tmp_path, definitions=definition))
+    async with calling(mounted(application, prefix) if prefix else application) as client:
+        async with client.ws_connect(f"{prefix}/echo?name=Ada") as opened:
+            for value in (1, {"a": "ü"}):
+                await opened.send_json(value)
+                assert await opened.receive_json() == {"content": value}
+        assert opened.close_code == 1000
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await client.ws_connect(f"{prefix}/echo")
+        assert refused.value.status == 409

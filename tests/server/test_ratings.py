@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from streamstack.functions import REGISTRY
+from streamstack.language.project import read_project
 from streamstack.server.metrics import RATINGS, SharedCounters, WorkerMetrics, exposition
+from streamstack.server.reloading import unshared
 from tests.server.processes import Process, serving
 from tests.testing.running import run
 
@@ -136,3 +139,13 @@ def test_tests_rate_runs(tmp_path: Path, rating: str, failure: str) -> None:
     )
     assert failure in " ".join(each.message for each in result.failures)
     assert result.passed == (not failure)
+
+
+def test_workers_need_a_shared_state(tmp_path: Path) -> None:
+    """Without Redis a worker would not find the runs of another: the server says so, and what to write."""
+    (tmp_path / "api.yaml").write_text(API.replace("RESUME", "false"), "utf-8")
+    (tmp_path / "streamstack.yaml").write_text(SETTINGS.replace("SCALE", "stars"), "utf-8")
+    (refused,) = unshared(read_project(tmp_path, REGISTRY, {}))[0]
+    assert (
+        "streamstack.yaml:3:10: `ratings` finds a run only in the worker that answered it: set `state.url`" in refused
+    )

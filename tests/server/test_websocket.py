@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from streamstack.server import websocket
 from streamstack.server.headers import CorsHeaders
-from tests.server.declared import declared, eventually
+from tests.server import processes
+from tests.server.authenticating import claims, project, signed
+from tests.server.declared import declared, eventually, small_reader
 from tests.server.serving import Server
 
 ECHO = """
@@ -296,3 +301,252 @@ async def test_hostile_frames(case: str) -> None:
             data += await asyncio.wait_for(client.reader.readexactly(1), 5)
         assert int.from_bytes(found[-1][1][:2]) == code
         await eventually(lambda: noted)
+
+
+# ------------------------------------------------------------------------------------- the end
+
+NOTED = """
+method: GET
+path: /s
+{streaming}
+inputParameters:
+  messages: {{type: stream, decode: text}}
+functionStack:
+  - after: {{do: [{{test.note: << run.outcome >>}}]}}
+  - stream: first
+  {stack}
+"""
+COLLECTS = "- collect: {in: << input.messages >>}\n    as: all\n  - test.note: << all >>\n  - wait: 30s"
+IGNORES = "- wait: 30s\n  - test.note: late"
+STOPS_READING = "- forEach: {in: << input.messages >>, as: m, do: [{test.note: << m >>}, break]}\n  - wait: 30s"
+
+
+@pytest.mark.parametrize(
+    ("stack", "close", "noted"),
+    [
+        (COLLECTS, 1000, [["a", "b"], "cancelled"]),
+        (COLLECTS, 1001, ["cancelled"]),
+        (COLLECTS, None, ["cancelled"]),
+        (IGNORES, 1001, ["cancelled"]),
+        (STOPS_READING, 1000, ["a", "cancelled"]),
+    ],
+)
+async def test_clients_that_close(stack: str, close: int | None, noted: list[Any]) -> None:
+    """A client that closes with 1000 has sent all, and the run reads it; any other end cancels the run at once."""
+    async with declared(NOTED.format(streaming="", stack=stack)) as (server, seen):
+        client = await connect(url(server))
+        await client.recv()
+        await client.send("a")
+        await client.send("b")
+        if close is None:
+            client.transport.abort()
+        else:
+            await client.close(close)
+            assert client.close_code == close
+        await eventually(lambda: seen == noted)
+
+
+async def test_on_disconnect_finish() -> None:
+    """With `onDisconnect: finish` the run goes on, and ends well, when its client has closed or was lost."""
+    text = NOTED.format(streaming="streaming: {onDisconnect: finish}", stack="- wait: 300ms\n  - stream: last")
+    async with declared(text) as (server, noted):
+        for lost in (True, False):
+            client = await connect(url(server))
+            await client.recv()
+            if lost:
+                client.transport.abort()
+            else:
+                await client.close(1001)
+            await eventually(lambda: noted == ["completed"])
+            noted.clear()
+
+
+async def test_resume() -> None:
+    """A client that was lost reads on by `/_streams/{id}?after=`, or by the endpoint, after the last it has."""
+    text = """
+method: GET
+path: /s
+streaming: {resume: {keep: 5s}}
+functionStack:
+  - forEach: {in: << range(6) >>, do: [{stream: << item >>}, {wait: 30ms}]}
+  - done
+"""
+    async with declared(text) as (server, _):
+        client = await connect(url(server))
+        assert client.response is not None
+        stream = client.response.headers["X-Stream-Id"]
+        assert json.loads(await client.recv()) == {"id": f"{stream}/0", "content": 0}
+        client.transport.abort()
+        for address in (f"/_streams/{stream}?after=0", f"/s?lastEventId={stream}/0"):
+            async with connect(url(server, address)) as again:
+                messages, code = await received(again)
+            assert [each.get("content") for each in messages[:-1]] == [1, 2, 3, 4, 5]
+            assert ("done" in messages[-1], code) == (True, 1000)
+        async with connect(url(server, f"/_streams/{stream}?after=6")) as again:
+            assert await received(again) == ([], 1000)
+        assert (await server.get(f"/_streams/{stream}")).status == 426
+        for path, status in ((f"/_streams/{'x' * 22}", 404), (f"/_streams/{stream}?after=x", 400)):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url(server, path))
+            assert refused.value.response.status_code == status
+
+
+async def test_pings_and_dead_peers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silent connection gets pings; a client that answers none of them is given up."""
+    monkeypatch.setattr(websocket, "PONG_TIMEOUT", 0.2)
+    async with declared(NOTED.format(streaming="streaming: {keepAlive: 100ms}", stack="- wait: 30s")) as (
+        server,
+        noted,
+    ):
+        alive = await connect(url(server))
+        client = await server.connect()
+        client.ask(extra=HANDSHAKE)
+        await client.head()
+        data = await asyncio.wait_for(client.reader.read(), 5)
+        assert (9, b"") in frames(data)
+        await eventually(lambda: noted == ["cancelled"])
+        assert json.loads(await alive.recv()) == {"content": "first"}
+        await alive.close(1001)
+
+
+async def test_no_close_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not answer the close frame is disconnected after a while."""
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
+    async with declared(COUNT) as (server, _):
+        client = await server.connect()
+        client.ask(extra=HANDSHAKE)
+        await client.head()
+        assert frames(await asyncio.wait_for(client.reader.read(), 5))[-1] == (8, (1000).to_bytes(2))
+
+
+async def test_shutdown() -> None:
+    """At shutdown running streams get the error and the code 1001."""
+    async with declared(NOTED.format(streaming="", stack="- wait: 30s")) as (server, noted):
+        async with connect(url(server)) as client:
+            await client.recv()
+            draining = asyncio.create_task(server.service.drain(0.1))
+            messages, code = await received(client)
+            assert (messages[-1]["error"]["code"], code) == ("producer-lost", 1001)
+            await draining
+        assert noted == ["failed"]
+
+
+async def test_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dropOldest` leaves chunks out and says so, `block` makes the run wait, and pings are ignored."""
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.2)
+    text = """
+method: GET
+path: /s
+streaming: {slowClient: dropOldest, buffer: 64KB}
+functionStack:
+  - repeat: {times: 3000, do: [{stream: << "x" * 2000 >>}]}
+  - test.note: << stream.count >>
+"""
+    async with declared(text) as (server, noted):
+        client = await small_reader(server, "/s", HANDSHAKE)
+        await eventually(lambda: noted == [3000])
+        await client.head()
+        data = await asyncio.wait_for(client.reader.read(), 10)
+        found = [json.loads(payload) for code, payload in frames(data) if code == 1]
+        assert sum(each["gap"]["dropped"] for each in found if "gap" in each) + len(found) > 3000 > len(found)
+    block = text.replace("slowClient: dropOldest", "slowClient: block")
+    async with declared(block) as (server, noted):
+        client = await small_reader(server, "/s", HANDSHAKE)
+        for _ in range(200):
+            client.writer.write(frame(9, b"x" * 125) * 50)
+        await asyncio.sleep(0.3)
+        assert noted == []
+        await client.head()
+        data = await asyncio.wait_for(client.reader.read(), 10)
+        assert sum(code == 1 for code, _ in frames(data)) == 3000
+        assert len(data) < 8_000_000
+
+
+async def test_backpressure() -> None:
+    """A run that does not read holds its client back."""
+    collect = "- collect: {in: << input.messages >>, into: text, limit: 100000}\n    as: all"
+    stack = f"- wait: 400ms\n  {collect}\n  - test.note: << all | length >>"
+    text = NOTED.format(streaming="", stack=stack)
+    async with declared(text) as (server, noted):
+        async with connect(url(server)) as client:
+            await client.recv()
+            sending = asyncio.create_task(send_many(client, 200, 100_000))
+            await asyncio.sleep(0.2)
+            assert not sending.done()
+            await asyncio.wait_for(sending, 10)
+        await eventually(lambda: noted[:1] == [20_000_000])
+
+
+async def send_many(client: ClientConnection, count: int, size: int) -> None:
+    """Send messages of some bytes."""
+    for _ in range(count):
+        await client.send("x" * size)
+
+
+async def test_request_log_and_metrics(tmp_path: Path) -> None:
+    """Each WebSocket has a line in the request log; open ones are counted, whatever worker has them."""
+    settings = "server: {metrics: {open: true}}"
+    echo = ECHO.replace("test.note", "log")
+    async with processes.serving(tmp_path, "--workers", "2", streamstack=settings, echo=echo) as server:
+        address = f"ws://127.0.0.1:{server.port}/s"
+        clients = [await connect(address) for _ in range(4)]
+        for client in clients:
+            await client.recv()
+
+        async def is_counted() -> bool:
+            text = (await server.ask("GET", "/_metrics")).body.decode()
+            return re.search(r"^streamstack_open_streams\{[^}]*GET /s[^}]*\} 4$", text, re.MULTILINE) is not None
+
+        await processes.settled(is_counted)
+        await clients[0].send('"bye"')
+        assert (await received(clients[0]))[1] == 1000
+        await processes.until(lambda: any('"endpoint":"GET /s"' in line for line in server.lines))
+        line = next(json.loads(line) for line in server.lines if '"endpoint":"GET /s"' in line)
+        assert (line["outcome"], line["status"], line["chunks"]) == ("completed", 101, 2)
+        stopping = asyncio.create_task(server.stop())
+        for client in clients[1:]:
+            await client.close()
+        assert await stopping == 0
+
+
+CHAT = """
+method: GET
+path: /s
+authentication: jwt
+streaming: {resume: true, webSocket: {subprotocols: [chat]}}
+functionStack:
+  - stream: << auth.sub >>
+  - wait: 30s
+"""
+
+
+async def test_authentication(tmp_path: Path) -> None:
+    """Browsers send a token in the query or as a subprotocol; a stream belongs to the caller that began it."""
+    places = "[header, {query: token}, {subprotocol: bearer}]"
+    settings = f"authentication: {{jwt: {{type: jwt, secret: << env.JWT_SECRET >>, from: {places}}}}}"
+    ann, bob = (signed(claims(sub=name)) for name in ("ann", "bob"))
+    async with project(tmp_path, settings, CHAT) as server:
+        for address, offered, chosen in (
+            (f"/s?token={ann}", [], None),
+            ("/s", ["bearer", ann], "bearer"),
+            ("/s", ["bearer", ann, "chat"], "chat"),
+        ):
+            subprotocols = [Subprotocol(each) for each in offered] or None
+            async with connect(url(server, address), subprotocols=subprotocols) as client:
+                assert json.loads(await client.recv())["content"] == "ann"
+                assert client.subprotocol == chosen
+                assert client.response is not None
+                stream = client.response.headers["X-Stream-Id"]
+        for address, offered, status in (
+            ("/s", [], 401),
+            ("/s", ["bearer"], 401),
+            ("/s", ["bearer", f"{ann}x"], 401),
+            (f"/_streams/{stream}", ["bearer", bob], 404),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url(server, address), subprotocols=[Subprotocol(each) for each in offered] or None)
+            assert refused.value.response.status_code == status
+        again = [Subprotocol("bearer"), Subprotocol(ann)]
+        async with connect(url(server, f"/_streams/{stream}"), subprotocols=again) as client:
+            assert (json.loads(await client.recv())["content"], client.subprotocol) == ("ann", "bearer")
+            await client.close(1001)

@@ -19,10 +19,11 @@ from streamstack.functions import http
 from streamstack.language.cases import FAULTS
 from streamstack.runtime import concurrency
 from streamstack.runtime.decoders.decoder import Decoder
+from streamstack.runtime.providers.openai import OpenAIReader
 from streamstack.runtime.run import Run
 from streamstack.server import deadlines, replies, service
 from streamstack.server.response import LiveSink
-from streamstack.server.resume import log
+from streamstack.server.resume import log, streams
 from streamstack.testing.suite import Result, Session, read_suite
 
 PROJECT = """\
@@ -58,6 +59,12 @@ functionStack:
 method: GET
 path: /kept
 streaming: {resume: {keep: 5m}}
+functionStack:
+  - forEach: {in: << range(6) >>, as: n, do: [{stream: {content: << n >>, delay: 1s}}]}
+---
+method: GET
+path: /ahead
+streaming: {resume: {keep: 5m}, onDisconnect: finish}
 functionStack:
   - forEach: {in: << range(6) >>, as: n, do: [{stream: {content: << n >>, delay: 1s}}]}
 ---
@@ -108,6 +115,8 @@ tests:
       - {url: http://two.example.org/, respond: {body: 2, firstAfter: 10s}}
   - name: kept
     request: {path: /kept}
+  - name: ahead
+    request: {path: /ahead}
   - name: patient
     request: {path: /patient}
     upstreams: [{url: http://words.example.org/v1, respond: {events: [one, two], delay: 1s}}]
@@ -159,7 +168,9 @@ PLANTED: Final[dict[str, Planted]] = {
     "`after` does not run":
         (service.Service, "after", "if run.has_after", "if False", "relay", "`after` ran 0 times"),
     "`after` takes a client that left for a success":
-        (service, "exchange", 'outcome = "cancelled"', 'outcome = "completed"', "relay", "the outcome completed, and"),
+        (service, "exchange", "if isinstance(error, asyncio.CancelledError):",
+         'outcome = "completed"\n                if isinstance(error, asyncio.CancelledError):',
+         "relay", "the outcome completed, and"),
     "`after` takes a failure for a success":
         (service, "exchange", 'outcome = ended = "failed"', 'outcome, ended = "completed", "failed"',
          "relay", "the outcome completed, and the run is failed"),
@@ -172,6 +183,14 @@ PLANTED: Final[dict[str, Planted]] = {
     "the log of a stream loses a chunk":
         (log.StreamLog, "read", "max(position, self.first)", "max(position + (position == 3), self.first)",
          "kept", "not the first ones"),
+    "a gap is not told":
+        (streams.LogReader, "_copy_some", "if self.position < stream_log.first:", "if False:",
+         "ahead", "chunks, and no gap"),
+    "a gap says less than is missing":
+        (streams.LogReader, "_copy_some", '"from": self.position,', '"from": self.position + 1,',
+         "ahead", "chunks, and not in a gap"),
+    "a model's answer that ends early is taken for a whole one":
+        (OpenAIReader, "close", "raise lost(self.host)", "pass", "model", "chunks are not those"),
     "a step is tried again though it has sent":
         (concurrency.AttemptSink, "emit", "self.emitted = True", "pass", "again", "repeated after the first chunk"),
     "the idleTimeout of a stream is not kept":
@@ -247,7 +266,7 @@ def sweep(projects: tuple[Path, Path], name: str, session: Session, fault: str |
     return session.run(test)
 
 
-@pytest.mark.parametrize("name", ["relay", "again", "both", "kept", "patient", "model", *DATABASE_TESTS])
+@pytest.mark.parametrize("name", ["relay", "again", "both", "kept", "ahead", "patient", "model", *DATABASE_TESTS])
 def test_an_engine_without_planted_faults_passes(name: str, projects: tuple[Path, Path], session: Session) -> None:
     """Nothing is found where nothing was planted, under any fault."""
     result = sweep(projects, name, session)

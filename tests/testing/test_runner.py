@@ -139,6 +139,29 @@ def test_expectation_of_the_answer(tmp_path: Path, request_: str, right: str, wr
     assert message in failure.replace(str(tmp_path) + "/", "")
 
 
+def test_all_differences_of_a_chunk_are_shown_at_the_place_of_the_first(tmp_path: Path) -> None:
+    """A failure has the line of the property that differs, also of a time, and names all differences."""
+    test = """\
+tests:
+  - name: it
+    request: {path: /hello}
+    expect:
+      chunks:
+        - Hello
+        - content: World
+          event: word
+          at: 49ms
+          metadata: {n: 1, m: 2}
+"""
+    (result,) = run(tmp_path, API, test)
+    (failure,) = result.failures
+    assert (failure.mark.line, failure.mark.column) == (9, 11)
+    assert failure.message == (
+        "`chunks`: chunk 1 differs: `at`: expected 49 ms, received 50 ms; `metadata.n`: expected 1, received 2; "
+        "`metadata.m` is missing; expected 2"
+    )
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [

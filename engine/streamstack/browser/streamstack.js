@@ -144,10 +144,13 @@ class Stream {
       watch();
       const response = await this.#request(signal);
       if (response.status === 204) return;
-      this.id = response.headers.get("X-Stream-Id") ?? this.id;
-      this.#enter("streaming");
       const type = response.headers.get("Content-Type") ?? "";
       const sse = type.includes("event-stream");
+      // Chromium takes a head that was cut off as a whole one, without a body. `Date` is the last of its lines.
+      if (!sse && !/GMT$/.test(response.headers.get("Date"))) throw new Error("the response was cut off");
+      const id = response.headers.get("X-Stream-Id");
+      if (id?.length === 22) this.id = id;
+      this.#enter("streaming");
       reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       const read = async () => {
         watch();

@@ -12,7 +12,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from streamstack import __version__
+from streamstack.cli.websocket import InvalidHandshake, Refusal, converse
 from streamstack.connections.http_client import UpstreamResponse
 from streamstack.errors import RunError
 from streamstack.functions import REGISTRY
@@ -39,7 +40,7 @@ from streamstack.language.project import find_root, read_project
 from streamstack.server.app import serving_locally
 from streamstack.server.context import DatabaseError
 from streamstack.server.endpoints import UnservableError
-from streamstack.testing.responses import NOTHING, AnswerPart, AnswerReader, parsed
+from streamstack.testing.responses import MESSAGE, NOTHING, AnswerPart, AnswerReader, parsed
 
 #: Exit codes: a whole answer; an error or an answer cut short; no answer.
 COMPLETE, FAILED, NO_ANSWER = 0, 1, 2
@@ -84,6 +85,14 @@ class _NoAnswerError(click.ClickException):
     help="Project to serve if there is no --url.  [default: definitions, or the current folder]",
 )
 @click.option("--timeout", type=float, help="Time-out in seconds for the response to make progress.")
+@click.option("--websocket", is_flag=True, help="Open a WebSocket.")
+@click.option(
+    "--send",
+    "messages",
+    multiple=True,
+    metavar="TEXT",
+    help="Message to send over a WebSocket; - for the lines of standard input.",
+)
 @click.pass_context
 def call(  # noqa: PLR0913
     context: click.Context,
@@ -96,6 +105,8 @@ def call(  # noqa: PLR0913
     headers: tuple[str, ...],
     directory: Path | None,
     timeout: float | None,
+    websocket: bool,
+    messages: tuple[str, ...],
 ) -> None:
     """Call an endpoint and print each chunk as it arrives, with the milliseconds since the request.
 
@@ -110,11 +121,14 @@ def call(  # noqa: PLR0913
                 raise ValueError("give a full URL, or a path and --url")
             url, path = _split_url(path)
         request = CallRequest.of(method, path, inputs, json_file, headers)
+        if (opens := websocket or bool(messages)) and request.method != "GET":
+            raise ValueError("a WebSocket is opened with GET")
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
         with _server(url, directory) as address:
-            code = asyncio.run(_exchange(address, request, timeout))
+            work = _converse(address, request, timeout, messages) if opens else _exchange(address, request, timeout)
+            code = asyncio.run(work)
     finally:
         for part in request.body:
             part.file.close()
@@ -491,6 +505,32 @@ async def _exchange(address: str, request: CallRequest, timeout: float | None) -
         if exchange.failure:
             raise _NoAnswerError(exchange.failure)
         return code
+
+
+async def _converse(address: str, request: CallRequest, timeout: float | None, messages: Sequence[str]) -> int:
+    """Talk over a WebSocket and show what the server sends; return the exit code. Raises as `_exchange` does."""
+    url = URL(str(_parse_address(address)).rstrip("/") + request.target, encoded=True)
+    headers = [each for each in request.headers if each[0].lower() != "accept"]
+    timing = Timing(perf_counter())
+
+    def show(part: AnswerPart, size: int) -> bool:
+        timing.bytes += size
+        return _show_part(replace(part, event="") if part.event == MESSAGE else part, timing, perf_counter())
+
+    try:
+        failed, broken = await converse(url, headers, messages, timeout, show)
+    except Refusal as refusal:
+        click.echo(f"{refusal.status} {refusal.reason}".strip(), err=True)
+        _show_problem(refusal.body, request)
+        return FAILED
+    except (OSError, InvalidHandshake) as error:
+        raise _NoAnswerError(f"{address} does not answer: {_reason(error)}") from None
+    timing.end = perf_counter()
+    if broken:
+        click.echo(f"the answer was cut short: {broken}" if not failed else broken, err=True)
+    for line in timing.lines():
+        click.echo(line, err=True)
+    return FAILED if failed or broken else COMPLETE
 
 
 class _DisconnectedError(Exception):

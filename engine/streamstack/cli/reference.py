@@ -13,7 +13,9 @@ from rich.markdown import Markdown
 from rich.table import Table
 
 from streamstack.functions import FAMILIES, REGISTRY
+from streamstack.language.definition import Function, Registry
 from streamstack.language.names import did_you_mean
+from streamstack.language.project import read_registry
 from streamstack.language.reference import (
     OPERATIONS,
     expressions_reference,
@@ -29,16 +31,22 @@ from streamstack.language.schema import make_schemas
 @click.argument("name", required=False)
 @click.option("--markdown", is_flag=True, help="Print Markdown instead of formatted text.")
 def functions(name: str | None, *, markdown: bool) -> None:
-    """List the functions, filters and tests of the language, or show the reference of one of them."""
+    """List the functions, filters and tests of the language, or show the reference of one of them.
+
+    Those that the plug-ins of the project in the current folder declare are among them.
+    """
+    registry = read_registry(Path(), REGISTRY)
+    own = tuple(each for each in registry.values() if each.plugin)
+    families = {**FAMILIES, "Plug-ins": own} if own else FAMILIES
     if name is None:
         if markdown:
-            click.echo(f"{reference(FAMILIES)}\n{expressions_reference()}", nl=False)
+            click.echo(f"{reference(families)}\n{expressions_reference()}", nl=False)
         else:
-            Console().print(_overview(), highlight=False)
+            Console().print(_overview(families), highlight=False)
         return
-    text = "\n\n".join(_found(name))
+    text = "\n\n".join(_found(name, registry))
     if not text:
-        names = [*REGISTRY, *(each for operations in OPERATIONS.values() for each in operations)]
+        names = [*registry, *(each for operations in OPERATIONS.values() for each in operations)]
         raise click.UsageError(f"unknown function `{name}`{did_you_mean(name, names)}")
     if markdown:
         click.echo(text)
@@ -46,20 +54,20 @@ def functions(name: str | None, *, markdown: bool) -> None:
         Console().print(Markdown(text))
 
 
-def _found(name: str) -> Iterable[str]:
+def _found(name: str, registry: Registry) -> Iterable[str]:
     """Yield the documentation of all that has a name: a function and a filter may share it."""
-    if name in REGISTRY:
-        yield markdown_of(REGISTRY[name], "##")
+    if name in registry:
+        yield markdown_of(registry[name], "##")
     for operation in find_operations(name):
         yield markdown_of_operation(operation, "##")
 
 
-def _overview() -> Table:
+def _overview(families: Mapping[str, Iterable[Function]]) -> Table:
     """Draw every function with the first line of its documentation, then the names of the rest."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column()
-    for title, declared in FAMILIES.items():
+    for title, declared in families.items():
         _add_title(table, title)
         for function in declared:
             table.add_row(function.name, function.summary)
@@ -85,8 +93,12 @@ def _add_title(table: Table, title: str) -> None:
 )
 @click.argument("name", default="streamstack")
 def schema(name: str, out: Path | None) -> None:
-    """Print the JSON Schema of definitions for editors (or of `endpoint`, `settings`, `test`...)."""
-    schemas = {file: schema_text(content) for file, content in make_schemas(REGISTRY).items()}
+    """Print the JSON Schema of definitions for editors (or of `endpoint`, `settings`, `test`...).
+
+    The functions that the plug-ins of the project in the current folder declare are in it.
+    """
+    registry = read_registry(Path(), REGISTRY)
+    schemas = {file: schema_text(content) for file, content in make_schemas(registry).items()}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for file, text in schemas.items():

@@ -258,7 +258,7 @@ def fix(context: click.Context, paths: tuple[Path, ...], *, diff: bool) -> None:
             if settings is not None and selected.folders:
                 files[display_name(settings)] = settings
             sources = {**checked.sources, **tests}
-            texts, findings = correct(sources, partial(check_again, checked, REGISTRY), files)
+            texts, findings = correct(sources, partial(check_again, checked), files)
             changes.update({files[name]: (sources[name], text) for name, text in texts.items()})
             remaining += [each for each in findings if each.file in files]
             count += len(files)

@@ -41,7 +41,7 @@ from streamstack.connections.channels import (
     presence_entry,
 )
 from streamstack.connections.redis import Redis, Script, execute_command
-from streamstack.connections.redis_state import dumps, loads
+from streamstack.connections.serialization import dumps, loads
 from streamstack.connections.stream_store import StreamNews
 from streamstack.errors import RunError
 from streamstack.language import channels

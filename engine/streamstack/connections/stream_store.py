@@ -44,17 +44,18 @@ return -1
 """)
 
 #: Keys: hash, stream, and the key's own where there is one. Values: where it is to be, where it will be, what to keep
-#: from, data, lengths, time to live, channel, end, how many values begin the stream where none is known, they,
-#: fields. Returns where it is: nothing was written where it was not where it was to be; -1 where there is none, -2
-#: where another has ended it.
+#: from, data, lengths, time to live, channel, end, how many values begin the stream where none is known, this process,
+#: they, fields. Returns where it is: nothing was written where it was not where it was to be; -1 where there is none,
+#: -2 where another has ended it, or goes on with it.
 #: Chunks that outlived their hash (Redis makes room key by key) would have numbers that come again.
 _WRITE: Final = Script("""
-local known = redis.call('HMGET', KEYS[1], 'next', 'end')
+local known = redis.call('HMGET', KEYS[1], 'next', 'end', 'worker')
 local begins = tonumber(ARGV[9])
+if known[1] and known[3] ~= ARGV[10] then return -2 end
 if not known[1] then
   if begins == 0 then return -1 end
   redis.call('DEL', KEYS[2])
-  redis.call('HSET', KEYS[1], unpack(ARGV, 10, 9 + begins))
+  redis.call('HSET', KEYS[1], unpack(ARGV, 11, 10 + begins))
   known[1] = ARGV[1]
 end
 if known[2] then
@@ -66,7 +67,7 @@ if have ~= tonumber(ARGV[1]) then return have end
 if ARGV[4] ~= '' then
   redis.call('XADD', KEYS[2], 'MINID', ARGV[3] .. '-0', ARGV[2] .. '-0', 'd', ARGV[4], 'l', ARGV[5])
 end
-redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 10 + begins))
+redis.call('HSET', KEYS[1], 'next', ARGV[2], unpack(ARGV, 11 + begins))
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[1], 'end', ARGV[8]) end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
 redis.call('PUBLISH', ARGV[7], ARGV[2])
@@ -197,6 +198,7 @@ class StreamStore:
             self.channel(each.name),
             each.end,
             len(begins),
+            self.worker,
             *begins,
             *(_flat(each.fields) or ["worker", self.worker]),
         ]

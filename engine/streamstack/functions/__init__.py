@@ -10,6 +10,7 @@ from streamstack.functions import (
     email,
     flow,
     http,
+    jobs,
     llm,
     security,
     state,
@@ -18,6 +19,7 @@ from streamstack.functions import (
     values,
     webhooks,
 )
+from streamstack.functions.plugins import make_filter, make_run
 from streamstack.language.definition import Registry
 
 #: The families, in the order of the reference.
@@ -32,8 +34,11 @@ FAMILIES = {
     "Databases": (*db.FUNCTIONS, *db_tables.FUNCTIONS, *db.STREAMS),
     "State": state.FUNCTIONS,
     "Channels": channels.FUNCTIONS,
+    "Jobs": jobs.FUNCTIONS,
     "Security": security.FUNCTIONS,
     "Mail and webhooks": (*email.FUNCTIONS, *webhooks.FUNCTIONS),
 }
 
-REGISTRY = Registry(declared for family in FAMILIES.values() for declared in family)
+REGISTRY = Registry(
+    (declared for family in FAMILIES.values() for declared in family), make_run=make_run, make_filter=make_filter
+)

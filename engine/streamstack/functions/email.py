@@ -22,7 +22,7 @@ from streamstack.language.mail import Address, is_line, parse_address
 from streamstack.language.values import kind, to_text
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import File
-from streamstack.spec import Bound, ListOf, OneOf
+from streamstack.spec import Bound
 
 if TYPE_CHECKING:
     from streamstack.connections.mail import Delivery, Envelope, Mailer
@@ -51,7 +51,23 @@ _KEYS: Final = frozenset({"content", "filename", "contentType"})
 #: Bytes of the longest line of a header that is allowed (RFC 5322, 2.1.1), with room for its name.
 _LONGEST_FIELD: Final = 900
 _ONE_ADDRESS: Final = "an address, such as `Ada <ada@example.org>`, or {name, address}"
-_ADDRESSES: Final = OneOf((Bound(Kind.TEXT), ListOf(Bound()), Bound(Kind.OBJECT)))
+
+
+def _no_address(value: Any) -> tuple[str, str] | None:
+    """Return the problem with a constant for addresses, if there is one."""
+    for each in value if isinstance(value, list) else [value]:
+        if isinstance(each, str):
+            try:
+                parse_address(each)
+            except ValueError:
+                return (
+                    "an address",
+                    "write it like ada@example.org or Ada Lovelace <ada@example.org>, several as a list",
+                )
+    return None
+
+
+_ADDRESSES: Final = Bound(refuses=_no_address)
 _REFUSED: Final = "[{address: text, code: integer, message: text}]"
 
 
@@ -67,7 +83,7 @@ _REFUSED: Final = "[{address: text, code: integer, message: text}]"
     Parameter("cc", _ADDRESSES, "Further recipients, visible to all."),
     Parameter("bcc", _ADDRESSES, "Further recipients, invisible to the others."),
     Parameter("replyTo", _ADDRESSES, "Where replies go."),
-    Parameter("from", Bound(), "Sender. Default: `email.from` of the settings."),
+    Parameter("from", Bound(refuses=_no_address), "Sender. Default: `email.from` of the settings."),
     Parameter("subject", Bound(Kind.PROSE), "Subject, in one line.", required=True),
     Parameter("text", Bound(Kind.PROSE), "Body as plain text."),
     Parameter("html", Bound(Kind.TEXT), "Body as HTML. With `text`, mail programs show the one that they can."),

@@ -504,16 +504,21 @@ async def called(run: Run, functions: Mapping[str, Any], name: str, arguments: M
 
     Raises RunError ``template`` for inputs that don't fit, ``limit-reached`` past the depth.
     """
+    return await find_function(functions, name).call(run, arguments, sink)
+
+
+def find_function(functions: Mapping[str, Any], name: str) -> Any:
+    """Return a `kind: function` by its name. Raises RunError ``template``."""
     target = functions.get(name)
     if target is None:
         raise RunError("template", f"unknown function `{name}`{did_you_mean(name, functions)}")
-    return await target.call(run, arguments, sink)
+    return target
 
 
-def allowed(name: Any, names: tuple[str, ...]) -> str:
+def allowed(name: Any, names: tuple[str, ...], step: str = "call") -> str:
     """Return the name of a function to call, when it is among those the author allows."""
     if name not in names:
-        raise RunError("template", f"`call` may call {', '.join(names)} here, not `{name}`")
+        raise RunError("template", f"`{step}` may call {', '.join(names)} here, not `{name}`")
     return str(name)
 
 

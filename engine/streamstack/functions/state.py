@@ -89,7 +89,7 @@ class SingleFlight:
                 for each in mine:
                     each.awaits.remove(flight)
             if flight.error is not None:
-                raise _copy(flight.error)
+                raise flight.error.copy()
             if flight.value is not MISSING:
                 return flight.value
         return await self._lead(key, work, mine)
@@ -107,20 +107,6 @@ class SingleFlight:
             del self._flights[key]
             flight.ended.set()
         return flight.value
-
-
-def _copy(error: RunError) -> RunError:
-    """Return an error for one more run: each adds to its own as it passes through."""
-    copy = RunError(
-        error.code,
-        error.message,
-        status=error.status,
-        details=error.details,
-        final=error.final,
-        retry_after=error.retry_after,
-    )
-    copy.place = error.place
-    return copy
 
 
 class StateFunctions:
@@ -338,7 +324,7 @@ async def use(run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float |
     """
     state = run.context.resource(open_state)
     name = canonical_json(key)
-    value = await _cached(state.store, name)
+    value = await read_cached(state.store, name)
     if value is not MISSING:
         return value
 
@@ -354,10 +340,10 @@ async def use(run: Run, key: Any, do: Callable[[], Awaitable[Any]], ttl: float |
                 raise
         return made
 
-    return await state.flights.do(name, partial(_alone, state, name, make))
+    return await state.flights.do(name, partial(make_alone, state, name, make))
 
 
-async def _cached(store: Store, name: bytes) -> Any:
+async def read_cached(store: Store, name: bytes) -> Any:
     """Return what is cached; MISSING also where the store is out of reach."""
     try:
         return await store.get(name)
@@ -367,7 +353,7 @@ async def _cached(store: Store, name: bytes) -> Any:
         return MISSING
 
 
-async def _alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
+async def make_alone(state: StateFunctions, name: bytes, make: Callable[[], Awaitable[Any]]) -> Any:
     """Make a value; where others share the store, of all processes in one."""
     begun = False
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from streamstack.errors import Mark
 from streamstack.language.kinds import Kind, shown
+from streamstack.language.mail import parse_address
 from streamstack.language.nodes import Mapping, Node, Sequence
 from streamstack.language.values import MISSING, Rate, show_duration
 from streamstack.spec import (
@@ -16,6 +18,7 @@ from streamstack.spec import (
     Field,
     Group,
     ListOf,
+    RefusedError,
     SettingsReader,
     fields_of,
     group_of,
@@ -65,7 +68,6 @@ _THRESHOLD: Final = Custom(
 )
 #: Levels of the log.
 LEVELS: Final = ("info", "warning", "error")
-_ADDRESS: Final = re.compile(r"[^@\s]+@[^@\s]+")
 
 
 def _webhook_url(value: Any) -> str:
@@ -74,10 +76,20 @@ def _webhook_url(value: Any) -> str:
     return value
 
 
+def _secret(value: Any) -> str:
+    """Return a secret. The error does not hold it."""
+    text = value.removeprefix("whsec_") if isinstance(value, str) else ""
+    try:
+        key = b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise RefusedError("must be Base64, as in whsec_...", "make one with `openssl rand -base64 32`")
+    return str(value)
+
+
 def _address(value: Any) -> str:
-    if not isinstance(value, str) or _ADDRESS.fullmatch(value) is None:
-        raise ValueError("write an address like ops@example.org")
-    return value
+    return str(parse_address(value if isinstance(value, str) else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +102,10 @@ class AlertWebhook:
         example="<< env.ALERT_URL >>",
     )
     secret: str | None = setting(
-        Constant(empty=True), "Secret that signs the requests (Standard Webhooks).", None, secret=True
+        Constant(parse=_secret, empty=True),
+        "Secret that signs the requests, as of `webhook.send`: Base64, which may begin with `whsec_`.",
+        None,
+        secret=True,
     )
 
 
@@ -263,5 +278,6 @@ def check_sends(reader: SettingsReader, node: Node | None, alerts: tuple[Alert, 
         if alert.send.email and not email:
             written = next((each.get("send") for each in places if each.mark == alert.mark), None)
             place = written.get("email") if isinstance(written, Mapping) else None
-            message = f"the alert `{alert.name}` sends e-mails: declare a mail server under `email`"
-            reader.refuse((place or written or node).mark if node else alert.mark, message, "add `email: {...}`")
+            message = f"the alert `{alert.name}` sends e-mails, and `email` of the settings lacks `url` or `from`"
+            hint = "add `email: {url: << env.SMTP_URL >>, from: ops@example.org}`"
+            reader.refuse((place or written or node).mark if node else alert.mark, message, hint)

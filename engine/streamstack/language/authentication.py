@@ -61,7 +61,10 @@ _LOCAL: Final = re.compile(r"localhost|127(?:\.[0-9]+){3}|::1")
 
 @dataclass(frozen=True, slots=True)
 class CredentialPlace:
-    """Where a client sends its credentials: `where` is header, cookie or query."""
+    """Where a client sends its credentials: `where` is header, cookie, query or subprotocol.
+
+    A page of a browser can't set headers of a WebSocket, but offer subprotocols: this name, and the token behind it.
+    """
 
     where: str
     name: str
@@ -167,11 +170,11 @@ def _places(reader: SettingsReader, node: Node, name: str) -> tuple[CredentialPl
             key, value = item.items[0]
             named = value.value if isinstance(value, Scalar) else None
             place = CredentialPlace(key.text, "" if named is None else str(named))
-        if place.where in ("header", "cookie", "query") and place.name and place.can_be:
+        if place.where in ("header", "cookie", "query", "subprotocol") and place.name and place.can_be:
             places.append(place)
             continue
         message = f"`{name}`: tokens can't be read from here"
-        hint = "write header, {header: X-Token}, {cookie: token} or {query: token}"
+        hint = "write header, {header: X-Token}, {cookie: token}, {query: token} or {subprotocol: bearer}"
         reader.refuse(item.mark, message, hint)
     return tuple(places)
 
@@ -218,7 +221,8 @@ class Jwt:
     )
     places: tuple[CredentialPlace, ...] = setting(
         Custom({**_PLACE, "type": ["array", "string", "object", "null"], "items": _PLACE}, "places", _places),
-        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}. The first match is used.",
+        "Where tokens are read from: header, {header: name}, {cookie: name}, {query: name}, or {subprotocol: name} "
+        "of a WebSocket, whose next subprotocol is the token. The first match is used.",
         (BEARER,),
         key="from",
         shown="header",

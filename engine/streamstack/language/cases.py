@@ -6,7 +6,7 @@ dictionaries; a binding in them (`<< value | length > 3 >>`) is an `Expected`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -19,14 +19,14 @@ from streamstack.language.nodes import Node
 FAULTS = (
     "refused",  # an upstream refuses the connection
     "status",  # an upstream answers 429, 500
-    "cut",  # an upstream's answer ends after each event, and inside one
+    "cut",  # an upstream's answer ends after each event, and inside one; a model's also in good order
     "stalled",  # an upstream stops sending, and keeps the connection
     "invalid",  # an upstream sends an event that can't be read
     "leave",  # the client leaves after each chunk
     "slow",  # the client reads slowly
     "database",  # the database is lost at each statement
     "mail",  # the mail server rejects each mail, and is lost while it takes it
-    "resume",  # the client comes back after each chunk
+    "resume",  # the client comes back after each chunk, also when older chunks are no longer stored
 )
 
 
@@ -95,6 +95,7 @@ class Respond:
         reset: A cut is a reset of the connection (RST), not its end.
         refuse: The connection is refused.
         invalid_after: How many events are followed by one that can't be read: a fault of sweeps only.
+        end_after: Where the answer ends early, in good order as HTTP has it: a fault of sweeps only.
     """
 
     mark: Mark
@@ -111,6 +112,7 @@ class Respond:
     reset: bool = False
     refuse: bool = False
     invalid_after: int | None = None
+    end_after: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,10 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class CaseRequest:
-    """A request to the project. ``auth`` are the claims of a token that is minted for the endpoint's authentication."""
+    """A request to the project. ``auth`` are the claims of a token that is minted for the endpoint's authentication.
+
+    ``bind`` returns the path where that has bindings, given the answers so far; ``path`` is then as it is written.
+    """
 
     mark: Mark
     method: str
@@ -144,6 +149,8 @@ class CaseRequest:
     body: bytes | None = None  # encoded, with its Content-Type among the headers
     pieces: tuple[Piece, ...] | None = None  # a body that is sent in pieces, with times
     auth: Mapping[str, Any] | None = None
+    messages: tuple[Piece, ...] | None = None  # what is sent over a WebSocket; None: it is an HTTP request
+    bind: Callable[[Sequence[Mapping[str, Any]]], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,7 @@ class CaseClient:
     resume_after: int | None = None  # closes the connection and resumes with Last-Event-ID
     resume_delay: float = 0.0  # between leaving and coming back
     read_delay: float = 0.0  # between reads
+    close_after: float | None = None  # closes the WebSocket, so long after its last message
     rating: Mapping[str, Any] | None = None  # the body of `POST /_runs/{run}/rating`, once the answer has come
     background: bool = False  # the next request is sent while this one is still read
 
@@ -174,7 +182,10 @@ class ExpectedCall:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """What is expected; None is not looked at. ``marks`` has the place of each key that was written."""
+    """What is expected; None is not looked at.
+
+    ``marks`` has the place of each key that was written, of each chunk (`chunks.0`) and of its keys (`chunks.0.at`).
+    """
 
     mark: Mark
     marks: Mapping[str, Mark] = field(default_factory=dict)
@@ -186,6 +197,7 @@ class Expect:
     events: Any = None  # list of names, in the order they came
     error: Any = None  # {code, message, status}; None when none is expected and none was written
     done: Any = None  # the metadata of the end marker, or true/false
+    close: Any = None  # the close code of a WebSocket
     streamed: bool | None = None  # the first chunk left before the last upstream's answer had ended
     elapsed: float | None = None
     outcome: str | None = None  # completed, failed, cancelled

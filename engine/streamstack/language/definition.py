@@ -120,6 +120,7 @@ class Function:
     compile: Callable[[Any, Any], None] | None = None
     choices: tuple[Choice, ...] = ()
     sees_functions: bool = False
+    plugin: str = ""  # the file that declares it
 
     @property
     def family(self) -> str:
@@ -173,14 +174,30 @@ def function(
 
 
 class Registry(Mapping[str, Function]):
-    """All functions a project can use, by name."""
+    """All functions a project can use, by name.
 
-    def __init__(self, functions: Iterable[Function]) -> None:
+    ``make_run`` and ``make_filter`` return what is called for a function, and a filter, of a plug-in, from its
+    `language.plugins.Signature`.
+    """
+
+    def __init__(
+        self,
+        functions: Iterable[Function],
+        *,
+        make_run: Callable[[Any], Callable[..., Any]] | None = None,
+        make_filter: Callable[[str, Any], Callable[..., Any]] | None = None,
+    ) -> None:
         self._functions: dict[str, Function] = {}
+        self.make_run = make_run
+        self.make_filter = make_filter
         for declared in functions:
             if declared.name in self._functions:
                 raise ValueError(f"the function {declared.name} is declared twice")
             self._functions[declared.name] = declared
+
+    def extended(self, functions: Iterable[Function]) -> Registry:
+        """Return a registry with more functions: those of plug-ins."""
+        return Registry([*self.values(), *functions], make_run=self.make_run, make_filter=self.make_filter)
 
     def __getitem__(self, name: str) -> Function:
         return self._functions[name]
@@ -393,6 +410,22 @@ class RateLimit:
         return any(read.name in ("input", "sent") or read.is_body for value in self.bindings for read in value.reads)
 
 
+@fast_dataclass()
+class Cache:
+    """How answers of an endpoint are stored and replayed. Times are seconds, ``max_size`` is bytes.
+
+    ``by``: the key; None is the inputs and the caller. ``headers``: names of request headers, in small letters.
+    """
+
+    mark: Mark
+    ttl: float
+    by: Value | None = None
+    headers: tuple[str, ...] = ()
+    stale_while: float = 0.0
+    statuses: tuple[int, ...] = (200,)
+    max_size: int = 8 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class InputRules:
     """How strictly inputs are checked, for a project and per endpoint."""
@@ -449,9 +482,16 @@ class Endpoint:
     allow: frozenset[str] = frozenset()
     authentication: Authentication | None = None
     rate_limits: tuple[RateLimit, ...] = ()
-    cache: Node | None = None
+    cache: Cache | None = None
 
     kind = "endpoint"
+
+    @property
+    def bindings(self) -> tuple[Value, ...]:
+        """The values of its keys, which are evaluated before its steps."""
+        headers = tuple(value for _, value in self.headers)
+        limits = tuple(value for limit in self.rate_limits for value in limit.bindings)
+        return headers + limits + (() if self.cache is None or self.cache.by is None else (self.cache.by,))
 
     @property
     def title(self) -> str:
@@ -540,6 +580,7 @@ class Project:
     endpoints: tuple[Endpoint, ...] = ()
     functions: Mapping[str, FunctionDefinition] = field(default_factory=dict)
     tasks: tuple[Task, ...] = ()
+    filters: Mapping[str, Any] = field(default_factory=dict)  # of its plug-ins (`filters.operations.Operation`)
 
     @property
     def definitions(self) -> tuple[Definition, ...]:

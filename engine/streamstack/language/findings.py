@@ -196,6 +196,15 @@ _ERRORS: Final = {
     "bad-path": ("The path of an endpoint is not valid.", "write it like /api/orders/{id}"),
     "bad-method": ("The HTTP method is not supported.", "write GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS"),
     "bad-kind": ("The kind of a document is unknown.", "write `kind: endpoint`, `kind: function` or `kind: task`"),
+    "not-cacheable": ("An answer can't be cached.", "remove `cache`, or cache a part of the work with `cache.use`"),
+    "cache-leak": (
+        "An answer depends on who asks, and the key of the cache does not: one client would get the answer of another.",
+        "add it to `by`, or remove `by`",
+    ),
+    "bad-plugin": (
+        "A plug-in can't be loaded, or declares a function or filter that can't be used.",
+        "correct the file; `docs/how-to/plug-ins.md` shows how functions and filters are declared",
+    ),
     "not-yet": ("This feature is not supported yet.", "remove it"),
     # Endpoints and names of a project
     "route-collision": ("Two endpoints have the same method and path.", "change the method or the path of one of them"),
@@ -267,6 +276,10 @@ _ERRORS: Final = {
         "A chunk or a response does not have the type that the endpoint declares.",
         "change the value, or the type under `chunks` or `responseSchema`",
     ),
+    "job-input": (
+        "A function with an input that can't be stored is started as a job.",
+        "store the data (in a table, in a file), and pass its key or name",
+    ),
 }
 
 _WARNINGS: Final = {
@@ -304,6 +317,14 @@ _WARNINGS: Final = {
         "A step emits chunks inside a transaction, which stays open while a slow client reads them.",
         "read inside the transaction, and emit after it",
     ),
+    "job-in-transaction": (
+        "A job starts inside a transaction: it may run before the transaction is committed.",
+        "start it after the transaction",
+    ),
+    "request-in-job": (
+        "A function that runs as a job uses the request or the response, which a job does not have.",
+        "pass what it needs under `with`",
+    ),
     "secret-in-definition": (
         "The file contains a secret in plain text.",
         "put it in the environment and write <<env.NAME>>",
@@ -332,6 +353,14 @@ _WARNINGS: Final = {
     "caches-null": (
         "The steps of a `cache.use` never `return`, so null is cached.",
         "end its `do` with `- return: << ... >>`",
+    ),
+    "cache-key": (
+        "An answer depends on a value that the key of the cache does not contain.",
+        "declare it as an input, add it to `by`, or, for a header, to `headers` of `cache`",
+    ),
+    "cache-writes": (
+        "A step of a cached endpoint has an effect beyond the answer. Replayed answers don't run it.",
+        "do this in an endpoint without `cache`",
     ),
     "unused-chunk": ("A type under `chunks` belongs to no chunk.", "correct the event name, or remove it"),
     "no-effect": ("A key has no effect in combination with other keys.", "remove it, or change the other keys"),

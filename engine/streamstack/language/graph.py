@@ -480,10 +480,7 @@ def values_in(argument: Argument) -> Iterator[Value]:
 def all_values(definition: Definition) -> Iterator[Value]:
     """Yield every value of a definition."""
     if isinstance(definition, Endpoint):
-        for _, value in definition.headers:
-            yield value
-        for limit in definition.rate_limits:
-            yield from limit.bindings
+        yield from definition.bindings
     for step in steps_of(definition.stack):
         yield from values_of(step)
     if isinstance(definition, Endpoint) and definition.response is not None:
@@ -514,6 +511,9 @@ def _gather(argument: Argument, found: list[Value | ConstantArgument | Stack]) -
 
 
 # -- calls of functions of the project
+
+#: The step that starts a function in the background.
+JOB_START: Final = "job.start"
 
 
 def called_by(step: Step) -> Iterator[str]:

@@ -258,6 +258,29 @@ LIMIT: Final = (
     ),
     Field("concurrent", Bound(Kind.INTEGER, minimum=1, maximum=1_000_000), "Maximum number of concurrent runs."),
 )
+#: How answers are stored and replayed.
+CACHE: Final = (
+    Field("ttl", Constant(Kind.DURATION, minimum=0.001), "How long an answer is replayed.", required=True),
+    Field(
+        "by",
+        Bound(),
+        "Key of the answer: requests with an equal one share it. null neither reads nor stores an answer. Default: all "
+        "inputs, and the claims of the client (but not its times) if the endpoint has authentication.",
+    ),
+    Field("headers", ListOf(Constant(), alone=True), "Request headers whose values are part of the key (`Vary`)."),
+    Field(
+        "staleWhile",
+        Constant(Kind.DURATION),
+        "How long after `ttl` the old answer is still replayed, while one run makes a new one in the background.",
+        default=0.0,
+    ),
+    Field(
+        "statuses",
+        ListOf(Constant(Kind.INTEGER, minimum=200, maximum=599), alone=True),
+        "Statuses set by `respond` whose answers are stored. Default: 200. Errors are never stored.",
+    ),
+    Field("maxSize", Constant(Kind.SIZE, minimum=1), "Largest answer that is stored.", default=8 * 1024 * 1024),
+)
 #: What an endpoint may say of an authentication that it names.
 WAY: Final = (
     Field("scopes", ListOf(Constant(), alone=True), "Scopes that the client needs. All are required."),
@@ -351,7 +374,12 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
         ),
         _STREAMING,
         *_RULES,
-        Field("cache", Custom({}), "Not supported yet."),
+        Field(
+            "cache",
+            Group(CACHE, short="ttl"),
+            "Store answers, JSON or finished streams, and replay them (5m, or a mapping). Requests for the same key "
+            "share one run.",
+        ),
         Field("inputParameters", _INPUTS, "Inputs by name."),
         Field("inputs", group_of(InputRules), "How strictly inputs are checked."),
         Field(
@@ -419,5 +447,3 @@ DOCUMENTS: Final[Mapping[str, tuple[Field, ...]]] = {
 INHERITED: Final = tuple(each.name for each in _SHARED if each is not _STREAMING)
 #: Those of them that `none` takes back; that of an authentication is read where the authentication is.
 REJECTABLE: Final = ("rateLimit", "before", "after")
-#: Keys that this version reads and refuses, and what it would mean to ignore them.
-NOT_YET: Final = {"cache": "would keep nothing"}

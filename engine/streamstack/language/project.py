@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from streamstack.errors import Diagnostic, Mark
+from streamstack.language.analysis.caching import check_cache
 from streamstack.language.analysis.cases import check_cases
 from streamstack.language.analysis.checks import (
     check_authentication,
@@ -26,6 +27,7 @@ from streamstack.language.analysis.checks import (
     is_answered,
     suppress,
 )
+from streamstack.language.analysis.jobs import check_jobs
 from streamstack.language.analysis.names import check_calls, check_configured
 from streamstack.language.analysis.promises import check_declared
 from streamstack.language.analysis.walker import Callees, analyse, callees_of
@@ -43,6 +45,7 @@ from streamstack.language.definition import (
 )
 from streamstack.language.environment import read_env_file
 from streamstack.language.experiments import Experiment, check_experiments, shape_of
+from streamstack.language.expressions.parse import use_filters
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.graph import all_values
 from streamstack.language.loading.documents import Reading, read_document
@@ -51,6 +54,7 @@ from streamstack.language.loading.ratings import rating_endpoint
 from streamstack.language.names import suggestion
 from streamstack.language.nodes import Document
 from streamstack.language.paths import shape
+from streamstack.language.plugins import load_plugins
 from streamstack.language.settings import Settings, Streaming, load_settings
 from streamstack.language.shapes import ANY
 from streamstack.language.source import read
@@ -234,6 +238,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
     found += check_configured(definition, around.configured)
     if all(each.path for each in around.endpoints):  # else one that could not be read may be meant
         found += check_own_paths(definition, around.endpoints)
+    found += check_jobs(definition, around.functions)
     found += check_bytes(definition)
     conditions = {each.mark for each in entry.reading.findings if each.code == "not-an-expression"}
     found += check_texts(entry.document.root, conditions)
@@ -242,6 +247,7 @@ def _check(entry: _Entry, definition: Definition, around: _Around) -> list[Diagn
         found += check_cors(definition)
         found += check_resume(definition, around.functions)
         found += check_authentication(definition, around.configured.get("authentication"))
+        found += check_cache(definition, around.functions)
         if around.experiments:
             found += check_experiments(definition, around.functions, around.experiments)
         if entry.reading.whole:
@@ -291,7 +297,7 @@ class Checked:
     """A project as it was read.
 
     ``sources`` are the texts of its files by name, settings included. ``environment`` are the
-    variables of the process, and those of its `.env`.
+    variables of the process, and those of its `.env`. ``registry`` has the functions of its plug-ins, too.
     """
 
     root: Path
@@ -300,6 +306,7 @@ class Checked:
     findings: list[Diagnostic]
     sources: Mapping[str, str]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    registry: Registry = field(default_factory=lambda: Registry(()), repr=False)
 
     @property
     def folder(self) -> Path:
@@ -454,6 +461,10 @@ def read_project(
     settings, found = load_settings(texts.get(name), name, environment, check_environment=check_environment)
     if place is not None:
         found += _check_single(place)
+    plugins = load_plugins(settings.plugins, registry)
+    registry = registry.extended(plugins.functions)
+    use_filters(plugins.filters)
+    found += plugins.findings
     top = root if place is None else place.parent
     files = [file for folder in (root, *folders) for file in find_files(folder)]
     sources = read_texts([*(each for each in files if not is_ignored(each, top, settings.ignore)), *more], findings)
@@ -467,6 +478,7 @@ def read_project(
             settings.inputs,
             settings.experiments,
         )
+    project = replace(project, filters=plugins.filters)
     wrong += _unanswered(settings, project, texts.get(name, ""), name)
     wrong += _unwatched(settings, project)
     if settings.ratings is not None and project.endpoints:
@@ -477,7 +489,22 @@ def read_project(
             project = replace(project, endpoints=(*project.endpoints, rating))
         wrong += unfit
     findings = sorted({*findings, *found, *wrong})
-    return Checked(root, project, settings, findings, texts | sources, environment)
+    return Checked(root, project, settings, findings, texts | sources, environment, registry)
+
+
+def read_registry(folder: Path, registry: Registry) -> Registry:
+    """Return the functions of the project that a folder belongs to, those of its plug-ins included, for the reference.
+
+    Its filters are used from then on. Raises OSError for a file that can't be opened.
+    """
+    place = find_settings(folder)
+    if place is None:
+        return registry
+    name = display_name(place)
+    settings, _ = load_settings(read_texts([place], []).get(name), name, {})
+    plugins = load_plugins(settings.plugins, registry)
+    use_filters(plugins.filters)
+    return registry.extended(plugins.functions)
 
 
 def _unanswered(settings: Settings, project: Project, text: str, name: str) -> list[Diagnostic]:
@@ -542,7 +569,7 @@ def names_of(settings: Settings) -> dict[str, Collection[str]]:
     }
 
 
-def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) -> list[Diagnostic]:
+def check_again(checked: Checked, texts: Mapping[str, str]) -> list[Diagnostic]:
     """Return the findings of a project that has other texts now, those of its settings and tests included."""
     place = find_settings(checked.root)
     name = display_name(place or checked.root / SETTINGS)
@@ -551,7 +578,7 @@ def check_again(checked: Checked, registry: Registry, texts: Mapping[str, str]) 
     definitions = {file: text for file, text in texts.items() if file != name and file not in tests}
     names = names_of(settings)
     project, wrong = validate(
-        definitions, registry, settings.streaming, None, names, settings.inputs, settings.experiments
+        definitions, checked.registry, settings.streaming, None, names, settings.inputs, settings.experiments
     )
     found += wrong
     failed = any(each.severity == "error" for each in found)

@@ -200,7 +200,9 @@ def markdown_of_operation(operation: Operation, heading: str) -> str:
         (
             f"{heading} {operation.usage}",
             operation.summary + same,
-            f"Example: `<< {operation.example} >>` is {_result(operation)}.",
+            f"Declared in {operation.plugin}."
+            if operation.plugin
+            else f"Example: `<< {operation.example} >>` is {_result(operation)}.",
         )
     )
 
@@ -217,7 +219,7 @@ def expressions_reference() -> str:
 
 def _row(operation: Operation) -> str:
     summary = f"The same as `{operation.same_as}`." if operation.same_as else operation.summary
-    example = f"`{operation.example}` is {_result(operation)}"
+    example = "" if operation.plugin else f"`{operation.example}` is {_result(operation)}"
     return f"| {_cell(operation.usage)} | {_cell(summary)} | {_cell(example)} |"
 
 

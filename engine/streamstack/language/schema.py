@@ -15,7 +15,7 @@ from streamstack.language.definition import Function, Input, Registry
 from streamstack.language.kinds import FACTS, Kind
 from streamstack.language.names import RESERVED, VARIABLE
 from streamstack.language.reference import markdown_of
-from streamstack.language.settings import LATER, SETTINGS
+from streamstack.language.settings import SETTINGS
 from streamstack.language.shapes import ANY, Shape
 from streamstack.language.test_files import TESTS
 from streamstack.language.values import MISSING
@@ -96,7 +96,7 @@ def make_schemas(registry: Registry) -> dict[str, Schema]:
         "$schema": _DRAFT,
         "title": "streamstack.yaml",
         "description": "The settings of a project.",
-        **_fields(tuple(each for each in SETTINGS if each not in LATER), mode="settings"),
+        **_fields(SETTINGS, mode="settings"),
     }
     schemas["test.schema.json"] = {
         "$schema": _DRAFT,
@@ -153,7 +153,7 @@ def _fields(fields: tuple[Field, ...], *, mode: Mode = "definition") -> Schema:
     schema: Schema = {
         "type": ["object", "null"],
         "propertyNames": _SOUND_KEYS,
-        "properties": {each.name: _field(each, mode=mode) for each in fields if each.name not in keys.NOT_YET},
+        "properties": {each.name: _field(each, mode=mode) for each in fields},
         "additionalProperties": False,
     }
     required = [each.name for each in fields if each.required]

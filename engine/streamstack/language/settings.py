@@ -21,10 +21,12 @@ from streamstack.language.definition import InputRules
 from streamstack.language.environment import REDIS, RedisUrl, blame, parse_redis, substitute
 from streamstack.language.experiments import EXPERIMENTS, Experiment, keys_in
 from streamstack.language.findings import make_diagnostic
+from streamstack.language.jobs import JobSettings
 from streamstack.language.kinds import Kind
 from streamstack.language.mail import EmailSettings
 from streamstack.language.names import did_you_mean
 from streamstack.language.nodes import Mapping, Node, Scalar
+from streamstack.language.plugin_files import PLUGIN, PluginFile
 from streamstack.language.ratings import RATINGS, Ratings
 from streamstack.language.secrets import find_secrets
 from streamstack.language.source import read
@@ -34,7 +36,6 @@ from streamstack.spec import (
     Bound,
     Constant,
     Custom,
-    Field,
     Group,
     ListOf,
     Named,
@@ -841,8 +842,11 @@ class Settings:
     )
     state: StateSettings = setting(
         group_of(StateSettings, example="{url: memory://}"),
-        "Store for caches, counters, rate limits and resumable streams.",
+        "Store for caches, counters, rate limits, resumable streams and jobs.",
         factory=StateSettings,
+    )
+    jobs: JobSettings = setting(
+        group_of(JobSettings, example="{concurrency: 4}"), "Background jobs.", factory=JobSettings
     )
     channels: abc.Mapping[str, ChannelSettings] = setting(
         CHANNELS,
@@ -866,6 +870,12 @@ class Settings:
         "Experiments (A/B tests) by name. Definitions read the values of the caller's variant as `experiment.NAME`.",
         factory=dict,
     )
+    plugins: tuple[PluginFile, ...] = setting(
+        ListOf(PLUGIN, alone=True),
+        "Python files with functions and filters of your own, relative to this file: plugins/prices.py. They are run "
+        "when a project is read, also by `validate`.",
+        (),
+    )
     log: LogSettings = setting(group_of(LogSettings), "Logging: level, format and access log.", factory=LogSettings)
     ignore: tuple[str, ...] = setting(
         ListOf(Constant(), alone=True),
@@ -880,11 +890,8 @@ class Settings:
         return self.written.get(section, ())
 
 
-_UNREAD: Final = Custom({}, read=lambda *_: MISSING)
-#: Sections of the language that this version does not serve: ignoring one would mislead its author.
-LATER: Final = (Field("plugins", _UNREAD, "Files with functions of your own."),)
 #: The keys of streamstack.yaml.
-SETTINGS: Final = (*fields_of(Settings), *LATER)
+SETTINGS: Final = fields_of(Settings)
 
 
 def parse_section(name: str, node: Node | None, folder: Path = Path()) -> tuple[Any, list[Diagnostic]]:
@@ -895,6 +902,10 @@ def parse_section(name: str, node: Node | None, folder: Path = Path()) -> tuple[
     if node is not None and not is_null(node):
         read = SettingsReader(findings, folder).read(section.type, node, name)
     return getattr(Settings(), name) if read is MISSING else read, findings
+
+
+def _sends_mail(email: Node | None) -> bool:
+    return isinstance(email, Mapping) and all(is_written(email.get(name)) for name in ("url", "from"))
 
 
 def load_settings(
@@ -924,15 +935,10 @@ def load_settings(
         sections = tuple(item for item in written.items if item[0].text != "authentication")
         findings += find_secrets(Mapping(sections, written.mark))
     reader = SettingsReader(findings, Path(file).parent)
-    later = {each.name for each in LATER}
-    for key, node in root.items:
-        if key.text in later and not is_null(node):
-            message = f"`{key.text}` is not served by this version: it would be ignored"
-            reader.refuse(key.mark, message, code="not-yet")
     values = reader.values(SETTINGS, root, "")
     names = {
         key.text: tuple(name.text for name, _ in node.items) for key, node in root.items if isinstance(node, Mapping)
     }
     values["databases"] = values.get("databases") or EMBEDDED
-    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=is_written(root.get("email")))
+    check_sends(reader, root.get("alerts"), values.get("alerts", ()), email=_sends_mail(root.get("email")))
     return Settings(**values, written=names), sorted(blame(documents[0].root, findings, env))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,6 +124,7 @@ _SCALAR: Final = {"type": ["string", "number", "boolean", "null"]}
 _FILE: Final = Custom({"type": "string"}, "file", TestFileReader.bytes_of)  # type: ignore[arg-type]
 _TEXT: Final = Custom(_SCALAR, "text", TestFileReader.text)  # type: ignore[arg-type]
 _TEXTS: Final = Named(_TEXT)
+_PATH: Final = Custom({"type": "string"}, "text", TestFileReader.path)  # type: ignore[arg-type]
 _METHOD: Final = Constant(choices=METHODS)
 _ANY: Final[Mapping[str, Any]] = {"allOf": [{"$ref": "#/definitions/value"}]}
 
@@ -256,7 +257,7 @@ _PART: Final = Group(
     named=True,
     check=lambda reader, node, _, name: reader.choose(node, ("value", "file"), name),  # type: ignore[attr-defined]
 )
-_BODIES: Final = ("body", "form", "multipart", "text", "file", "chunks")
+_BODIES: Final = ("body", "form", "multipart", "text", "file", "chunks", "send")
 
 
 def _encode_request(values: dict[str, Any]) -> str:
@@ -295,7 +296,8 @@ _ACCEPT: Final = {
 
 def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     assert isinstance(reader, TestFileReader)
-    path = values.get("path", "/")
+    path, values["bind"] = values.get("path", ("/", None))
+    values["path"] = path
     if not path.startswith("/"):
         where = node.get("path") or node
         reader.refuse(where.mark, f"the path `{path}` does not begin with `/`", "write the path alone: /api/orders")
@@ -307,6 +309,9 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
     except (UnicodeEncodeError, TypeError, ValueError) as error:
         reader.refuse(node.mark, f"`{name}`: the body can't be sent: {error}")
         return False
+    opens, sent = values.pop("websocket", False), values.pop("send", None)
+    if opens or sent is not None:
+        values["messages"] = _make_messages(sent or ())
     has_body = values.get("body") is not None or values.get("pieces") is not None
     values.setdefault("method", "POST" if has_body else "GET")
     headers = dict(values.get("headers", {}))
@@ -319,7 +324,14 @@ def _check_request(reader: SettingsReader, node: nodes.Mapping, values: dict[str
 _REQUEST: Final = Group(
     (
         Field("method", _METHOD, "HTTP method. Default: `POST` if there is a body, else `GET`."),
-        Field("path", _WORD, "Path of the request. It may hold a query string.", required=True, example="/api/orders"),
+        Field(
+            "path",
+            _PATH,
+            "Path of the request. It may hold a query string, and bindings that read `answers`: the answers of the "
+            "requests before, each with `status`, `headers`, `body`, `chunks` and `done`.",
+            required=True,
+            example="/api/orders",
+        ),
         Field("query", Named(_DATA), "Query parameters by name. A list repeats its name."),
         Field("headers", _HEADERS, "Headers by name. A list repeats its name."),
         Field("body", _DATA, "Body: a value that is sent as JSON."),
@@ -328,6 +340,8 @@ _REQUEST: Final = Group(
         Field("text", _TEXT, "Body: a text, sent as it is."),
         Field("file", _FILE, "Body: a file, relative to the test file."),
         Field("chunks", _PIECES, "Body: pieces that are sent one after the other, or a file with a list of them."),
+        Field("websocket", _FLAG, "Open a WebSocket.", default=False),
+        Field("send", _PIECES, "Messages to send over a WebSocket, which is opened, or a file with a list of them."),
         Field("auth", Named(_DATA), "Claims of a token that is minted for the endpoint's authentication."),
         Field("accept", _TEXT, "Header `Accept`: `sse`, `ndjson`, `json`, `text`, `csv`, or a media type."),
     ),
@@ -395,6 +409,11 @@ def _camel(used: dict[str, int]) -> dict[str, int]:
     return {names[name]: count for name, count in used.items()}
 
 
+def _make_messages(pieces: Iterable[tuple[Piece, bool]]) -> tuple[Piece, ...]:
+    """Return pieces as messages: the line break of a line of JSON has no meaning there."""
+    return tuple(replace(piece, data=piece.data[:-1]) if json else piece for piece, json in pieces)
+
+
 def _encode_answer(values: dict[str, Any]) -> str:
     """Replace what was written by ``body``, ``pieces`` or ``messages``; return the Content-Type."""
     if "chunks" in values:
@@ -407,10 +426,7 @@ def _encode_answer(values: dict[str, Any]) -> str:
         values["pieces"] = tuple(replace(each, after=each.after or pause) for each in events)
         return bodies.EVENTS
     if "messages" in values:
-        # A message is a frame: the line break of a line of JSON has no meaning there.
-        values["messages"] = tuple(
-            replace(piece, data=piece.data[:-1]) if json else piece for piece, json in values["messages"]
-        )
+        values["messages"] = _make_messages(values["messages"])
         return ""
     if "file" in values:
         path, values["body"] = values.pop("file")
@@ -661,7 +677,13 @@ _PUBLICATION: Final = Group(
 
 def _check_expect(reader: SettingsReader, node: nodes.Mapping, values: dict[str, Any], name: str) -> bool:
     del reader, name
-    values["marks"] = {key.text: key.mark for key, _ in node.items}
+    values["marks"] = marks = {key.text: key.mark for key, _ in node.items}
+    for key, value in node.items:
+        if key.text == "chunks" and isinstance(value, nodes.Sequence):
+            for index, chunk in enumerate(value.items):
+                marks[f"chunks.{index}"] = chunk.mark
+                if isinstance(chunk, nodes.Mapping):
+                    marks |= {f"chunks.{index}.{inner.text}": inner.mark for inner, _ in chunk.items}
     return True
 
 
@@ -685,6 +707,7 @@ _EXPECT: Final = Group(
             "Error that ends the run: its code, or a mapping with some of `code`, `message`, `status`, `details`.",
         ),
         Field("done", _VALUE, "End marker: its metadata, or whether there is one."),
+        Field("close", _VALUE, "Close code of a WebSocket, such as 1000."),
         Field("streamed", _FLAG, "Whether the first chunk left before the last upstream's response had ended."),
         Field("elapsed", _DURATION, "Time from the request to the end of the response."),
         Field("outcome", Constant(choices=("completed", "failed", "cancelled")), "Outcome of the run."),
@@ -729,6 +752,7 @@ _CLIENT: Final = Group(
             "Rate the run once the response has come. The settings need `ratings`.",
         ),
         Field("readDelay", _DURATION, "Time between two reads.", default=0.0),
+        Field("closeAfter", _DURATION, "Close the WebSocket this long after the last message was sent."),
         Field("background", _FLAG, "Send the next of the `requests` while this response is still read.", default=False),
     ),
     make=CaseClient,

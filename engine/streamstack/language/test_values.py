@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Sequence_
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path, PurePath, PureWindowsPath
@@ -17,11 +18,13 @@ from streamstack.language.kinds import Kind
 from streamstack.language.names import did_you_mean, listed
 from streamstack.language.nodes import Node, Scalar, Sequence
 from streamstack.language.operators import equal
-from streamstack.language.values import MISSING
+from streamstack.language.values import MISSING, to_text
 from streamstack.spec import Bound, Constant, Group, ListOf, SettingsReader, Type, is_null
 
 #: What an expected value may read.
 _NAMES: Final = ("value", "env")
+#: What a path may read.
+_PATH_NAMES: Final = ("answers", "env")
 #: Characters of a path that a finding shows.
 _LONGEST_PATH: Final = 200
 
@@ -103,12 +106,28 @@ class ValueReader(SettingsReader):
         self.findings += found
         if value.constant is not MISSING or found:
             return None if value.constant is MISSING else value.constant
-        for each in value.reads:
-            if each.name not in _NAMES:
-                message = f"`{each.name}` is not bound here{did_you_mean(each.name, _NAMES)}"
-                hint = "an expectation reads `value`, which is the actual one, and `env`"
-                self.refuse(each.mark, message, hint, "unbound-name")
+        self._check_names(value, _NAMES, "an expectation reads `value`, which is the actual one, and `env`")
         return Expected(node.text.strip(), node.mark, _matcher(value, self.environment))
+
+    def path(self, node: Node, name: str) -> Any:
+        """Return a path, and what binds it to the answers so far, None where it has no bindings."""
+        value, found = parse_value(node)
+        if not isinstance(node, Scalar) or found or value.constant is not MISSING:
+            written = self.constant(Constant(), node, name)
+            return MISSING if written is MISSING else (written, None)
+        self._check_names(value, _PATH_NAMES, "a path reads `answers`, those of the requests before, and `env`")
+        environment = self.environment
+
+        def bind(answers: Sequence_[Mapping[str, Any]]) -> str:
+            return to_text(evaluate(value, {"answers": list(answers), "env": environment}))
+
+        return node.text.strip(), bind
+
+    def _check_names(self, value: Value, names: tuple[str, ...], hint: str) -> None:
+        for each in value.reads:
+            if each.name not in names:
+                message = f"`{each.name}` is not bound here{did_you_mean(each.name, names)}"
+                self.refuse(each.mark, message, hint, "unbound-name")
 
     def bytes_of(self, node: Node, name: str) -> Any:
         """Return path and content of a file beside the test; MISSING where it can't be read, which is reported."""

@@ -94,7 +94,7 @@ BUILTINS: Mapping[str, Any] = {"Exception": Exception, "NameError": NameError, "
 #: The other identifiers in generated code: parameters, and the attributes of what the engine hands in.
 NAMES = frozenset(
     {
-        *("run", "sink", "index", "stack", "headers"),
+        *("run", "sink", "index", "stack", "headers", "cache_key"),
         *("emit", "drain", "done", "respond", "count", "bytes", "sent_at"),
         *("request", "sent", "auth", "context", "env", "settings", "id", "elapsed_ms", "started", "outcome"),
         *("after", "yield_to_loop", "slice_ends", "monotonic", "perf_counter"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +14,13 @@ from streamstack.language import experiments, kinds
 from streamstack.language.analysis.emissions import MetadataEvents, metadata_events, reachable
 from streamstack.language.definition import Definition, Endpoint, FunctionDefinition, Project, RateLimit
 from streamstack.language.expressions import Read, Value
-from streamstack.language.graph import Graph, Node
+from streamstack.language.expressions.parse import use_filters
+from streamstack.language.graph import JOB_START, Graph, Node
 from streamstack.language.values import MISSING, Rate
 from streamstack.runtime.compiler import Code
 from streamstack.runtime.concurrency import guarded, limited, retried
 from streamstack.runtime.faults import located
-from streamstack.runtime.inputs import Checker, compile_inputs
+from streamstack.runtime.inputs import Checker, Inputs, compile_inputs
 from streamstack.runtime.probes import Probes
 from streamstack.runtime.run import Run, Sink, begin_call, end_call
 
@@ -43,6 +45,11 @@ class Plan:
     _stack: Callable[..., Any]
     _headers: Callable[[Run, dict[str, Any]], dict[str, Any]]
     _limits: tuple[Callable[[Run, dict[str, Any]], LimitValues], ...] = ()
+    #: The functions of the project by name, where any step of it starts jobs.
+    jobs: Mapping[str, Callee] | None = None
+    _cache_key: Callable[[Run, dict[str, Any]], Any] | None = None
+    #: Tells the answers of this definition from those of an earlier one, which may still be cached.
+    version: str = ""
 
     async def start(self, run: Run, inputs: dict[str, Any]) -> Any:
         """Run the stack; return what a json endpoint answers.
@@ -65,6 +72,10 @@ class Plan:
         """Return the rate, the key and the concurrency of one of the endpoint's limits, for a request."""
         return _placed(self._limits[index], run, inputs)
 
+    def cache_key(self, run: Run, inputs: dict[str, Any]) -> Any:
+        """Return what `by` of the cache comes to for a request; MISSING without one."""
+        return MISSING if self._cache_key is None else _placed(self._cache_key, run, inputs)
+
 
 def _placed(code: Callable[[Run, dict[str, Any]], T], run: Run, inputs: dict[str, Any]) -> T:
     """Call compiled code outside of the stack. Raises RunError with its place for whatever goes wrong."""
@@ -81,6 +92,7 @@ class Callee:
 
     definition: FunctionDefinition
     checker: Checker
+    shapes: MetadataEvents
     source: str
     _stack: Start
 
@@ -89,29 +101,35 @@ class Callee:
 
         Raises RunError ``template`` for inputs that don't fit: the caller is the definition, not the client.
         """
-        try:
-            values = self.checker.check(arguments)
-        except RunError as error:
-            message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
-            raise RunError("template", message, details=error.details, parameter="with") from None
+        values = self.check(arguments)
         begin_call()
         try:
             return await self._stack(run, values, sink)
         finally:
             end_call()
 
+    def check(self, arguments: Mapping[str, Any]) -> Inputs:
+        """Return the inputs converted and checked. Raises RunError ``template``."""
+        try:
+            return self.checker.check(arguments)
+        except RunError as error:
+            message = f"the inputs of `{self.definition.name}` don't fit: {error.message}"
+            raise RunError("template", message, details=error.details, parameter="with") from None
+
 
 def compile_project(project: Project, probes: Probes | None = None) -> tuple[Plan, ...]:
     """Compile every endpoint that is not disabled, and the functions they call; with ``probes``, which count steps."""
+    use_filters(project.filters)
     functions: dict[str, Callee] = {}
     graphs = {name: Graph(each) for name, each in project.functions.items()}
     endpoints = [Graph(each) for each in project.endpoints]
-    delayed = any(_delays(node) for graph in [*endpoints, *graphs.values()] for node in graph.nodes)
+    nodes = [node for graph in [*endpoints, *graphs.values()] for node in graph.nodes]
+    delayed = any(map(_delays, nodes))
     for definition in project.functions.values():
-        graph = graphs[definition.name]
-        functions[definition.name] = _callee(definition, graph, functions, probes, delayed=delayed)
+        functions[definition.name] = _callee(definition, graphs, functions, probes, delayed=delayed)
+    jobs = functions if any(node.step.function.name == JOB_START for node in nodes) else None
     return tuple(
-        _plan(endpoint, graph, functions, graphs, probes)
+        _plan(endpoint, graph, functions, graphs, probes, jobs)
         for endpoint, graph in zip(project.endpoints, endpoints, strict=True)
         if not endpoint.disabled
     )
@@ -123,15 +141,16 @@ def _delays(node: Node) -> bool:
 
 def _callee(
     definition: FunctionDefinition,
-    graph: Graph,
+    graphs: Mapping[str, Graph],
     functions: Mapping[str, Callee],
     probes: Probes | None,
     *,
     delayed: bool,
 ) -> Callee:
+    graph = graphs[definition.name]
     code = _written(graph, functions, probes, notes_sending=delayed)
-    checker = compile_inputs(definition.inputs)
-    return Callee(definition, checker, code.text, code.compile()["stack"])
+    shapes = metadata_events(reachable(graph, graphs))
+    return Callee(definition, compile_inputs(definition.inputs), shapes, code.text, code.compile()["stack"])
 
 
 def _plan(
@@ -140,11 +159,16 @@ def _plan(
     functions: Mapping[str, Callee],
     graphs: Mapping[str, Graph],
     probes: Probes | None,
+    jobs: Mapping[str, Callee] | None,
 ) -> Plan:
     nodes = reachable(graph, graphs)
     reads = _reads(endpoint, nodes)
     code = _written(graph, functions, probes, notes_sending=any(map(_delays, nodes)))
     compiled = code.compile()
+    version = hashlib.sha256()
+    if endpoint.cache is not None:
+        for text in (code.text, *(each.source for _, each in sorted(functions.items()))):
+            version.update(text.encode("utf-8", "replace"))
     return Plan(
         endpoint=endpoint,
         checker=compile_inputs(endpoint.inputs, endpoint.input_rules),
@@ -158,6 +182,9 @@ def _plan(
         _stack=compiled["stack"],
         _headers=compiled["headers"],
         _limits=tuple(compiled[f"limit_{index}"] for index, _ in enumerate(endpoint.rate_limits)),
+        jobs=jobs,
+        _cache_key=compiled.get("cache_key"),
+        version=version.hexdigest()[:16],
     )
 
 
@@ -192,6 +219,13 @@ def _written(
             code.line("}")
         for index, limit in enumerate(definition.rate_limits):
             _write_limit(code, index, limit)
+        if definition.cache is not None and (by := definition.cache.by) is not None:
+            code.section = "cache"
+            with code.indented("def cache_key(run, v_input):"):
+                code.line("sink = run.sink")
+                code.line("return (")
+                code.line(f" {code.source(by)}", by)
+                code.line(")")
     return code
 
 
@@ -253,8 +287,7 @@ _FIXED: Mapping[str, Any] = {
 def _reads(endpoint: Endpoint, nodes: Iterable[Node]) -> list[Read]:
     """Return what an endpoint reads, itself and in the functions that it calls."""
     values = [value for node in nodes for value in node.values]
-    values += [value for _, value in endpoint.headers]
-    values += [value for limit in endpoint.rate_limits for value in limit.bindings]
+    values += endpoint.bindings
     if endpoint.response is not None:
         values.append(endpoint.response)
     return [read for value in values for read in value.reads]

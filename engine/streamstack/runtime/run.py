@@ -18,6 +18,7 @@ from streamstack import clock
 from streamstack.errors import RunError
 from streamstack.language.authentication import Methods
 from streamstack.language.channels import Channels
+from streamstack.language.jobs import JobSettings
 from streamstack.language.mail import EmailSettings
 from streamstack.language.settings import EMBEDDED, Database, HttpSettings, Model, StateSettings
 from streamstack.language.values import MISSING, Opaque
@@ -148,10 +149,10 @@ class Context:
 
     ``settings`` are the author's free values, bound as `settings`; ``http`` says how others are called, ``models``
     which models have names, ``databases`` which databases, ``authentication`` how clients are identified, ``state``
-    where state is stored, ``email`` how mail is sent,
-    ``channels`` how much of each channel is stored. ``folder`` is where the project keeps what it makes itself
-    (`.streamstack`); with ``joins`` an embedded database there may be one that another process runs, and without
-    ``starts`` it is never one that this process starts. ``address`` is the server's own.
+    where state is stored, ``jobs`` the limits of jobs, ``email`` how mail is sent, ``channels`` how much of each
+    channel is stored. ``folder`` is where the project keeps what it makes itself (`.streamstack`); with ``joins`` an
+    embedded database there may be one that another process runs, and without ``starts`` it is never one that this
+    process starts. ``address`` is the server's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -165,6 +166,7 @@ class Context:
     joins: bool = False
     starts: bool = True
     state: StateSettings = field(default_factory=StateSettings)
+    jobs: JobSettings = field(default_factory=JobSettings)
     email: EmailSettings = field(default_factory=EmailSettings)
     channels: Channels = field(default_factory=dict)
     address: Address = field(default_factory=Address)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from http.cookies import SimpleCookie
 from ipaddress import IPv6Network
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -41,6 +42,11 @@ class Guard:
         self._ways = [(way, methods[way.name], _places(methods[way.name])) for way in authentication.ways]
         challenges = dict.fromkeys(_challenge(method) for _, method, _ in self._ways)
         self._challenge = header_lines([("WWW-Authenticate", each) for each in challenges])
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """The subprotocols before a token: browsers want one of those that they offer to be chosen."""
+        return tuple(place.name for _, _, places in self._ways for place in places if place.where == "subprotocol")
 
     async def admit(self, request: Request, context: Context, cors: CorsHeaders) -> Claims | None:
         """Return the claims of the caller; None where authentication is optional and the request has none.
@@ -136,6 +142,8 @@ def _describe(method: Method, place: CredentialPlace) -> str:
     if place.where == "header":
         bearer = place.name.lower() == "authorization"
         return f"{what} (Authorization: Bearer ...)" if bearer else f"{what} (the header {place.name})"
+    if place.where == "subprotocol":
+        return f"{what} (the WebSocket subprotocol behind `{place.name}`)"
     return f"{what} (the cookie {place.name})" if place.where == "cookie" else f"{what} (?{place.name}=...)"
 
 
@@ -162,6 +170,8 @@ def _find(request: Request, places: tuple[CredentialPlace, ...]) -> tuple[Creden
         elif place.where == "cookie":
             # Browsers send cookies that a logout has emptied.
             sent = _only(_cookies(request, place.name), f"the cookie {place.name}")
+        elif place.where == "subprotocol":
+            sent = _behind(request, place.name)
         else:
             sent = _only(_queried(request, place.name), f"`{place.name}` in the query")
             fault = fault or (f"`{place.name}` in the query is empty" if sent == "" else "")
@@ -170,6 +180,12 @@ def _find(request: Request, places: tuple[CredentialPlace, ...]) -> tuple[Creden
     if fault:
         raise RunError("unauthorized", fault)
     return BEARER, None
+
+
+def _behind(request: Request, name: str) -> str | None:
+    """Return the subprotocol that a client offers next after another."""
+    offered = [each.strip() for each in ",".join(request.headers.getall("Sec-WebSocket-Protocol", ())).split(",")]
+    return next((after for one, after in pairwise(offered) if one == name), None)
 
 
 def _in_header(value: str, name: str) -> tuple[str, str]:
@@ -338,24 +354,6 @@ async def _give(slots: Slots, held: list[bytes]) -> None:
         await slots.release(key)
 
 
-def owner_of(claims: Mapping[str, Any] | None) -> str:
-    """Return what identifies a caller: authentication method and subject; "" without authentication.
-
-    Of a token without `sub`, all that it says but its times.
-    """
-    if claims is None:
-        return ""
-    subject = claims.get("sub")
-    if subject is None:
-        subject_claims = {key: claims[key] for key in sorted(claims) if key not in _PASSING}
-        subject = hashlib.sha256(to_json(subject_claims)).hexdigest()
-    return f"{claims.get('method', '')}:{subject}"
-
-
-#: Claims that differ between two tokens of one caller.
-_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
-
-
 @lru_cache(4096)
 def network_of(address: str) -> str:
     """Return what counts as one caller: of IPv6 the network of 64 bits, in which a caller has every address."""
@@ -365,3 +363,25 @@ def network_of(address: str) -> str:
         return str(IPv6Network((address.partition("%")[0], 64), strict=False))
     except ValueError:
         return address
+
+
+def owner_of(claims: Mapping[str, Any] | None) -> str:
+    """Return what identifies a caller: authentication method and subject; "" without authentication.
+
+    Of a token without `sub`, all that it says but its times.
+    """
+    if claims is None:
+        return ""
+    subject = claims.get("sub")
+    if subject is None:
+        subject = hashlib.sha256(to_json(claims_of(claims))).hexdigest()
+    return f"{claims.get('method', '')}:{subject}"
+
+
+def claims_of(claims: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the claims of a caller but its times; None without authentication."""
+    return None if claims is None else {key: claims[key] for key in sorted(claims) if key not in _PASSING}
+
+
+#: Claims that differ between two tokens of one caller.
+_PASSING: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 from array import array
-from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from streamstack import clock
-from streamstack.errors import RunError
-from streamstack.functions.http_upstream import make_request, open_http, status_error
+from streamstack.functions.email import email_send
+from streamstack.functions.webhooks import webhook_send
 from streamstack.language.alerts import METRICS, Alert
-from streamstack.language.definition import Retry
-from streamstack.language.values import show_duration, to_json
-from streamstack.runtime.concurrency import pause, should_retry
+from streamstack.language.values import show_duration
 from streamstack.runtime.faults import located
-from streamstack.runtime.run import Context
+from streamstack.runtime.run import Context, Run
+from streamstack.server.background import SilentSink
 from streamstack.server.metrics import (
     FIRST_CHUNK_BUCKETS,
     INTERVAL_BUCKETS,
@@ -158,6 +156,7 @@ class AlertMonitor:
         self._counters = counters
         self._watches: list[_Watch] = []
         self._next = 0.0
+        self.replaced = asyncio.Event()  # there are other alerts to watch
         self._host = socket.gethostname()
         self.replace(alerts)
 
@@ -167,10 +166,11 @@ class AlertMonitor:
         now = clock.monotonic()
         self._watches = [before.get(each) or _Watch(each, now) for each in alerts]
         self._next = 0.0
+        self.replaced.set()
 
     def pause(self) -> float:
         """Return the seconds until the next look; infinity without alerts."""
-        return max(self._next - clock.monotonic(), 0.0) if self._watches else float("inf")
+        return max(self._next - clock.monotonic(), 0.0) if self._watches else inf
 
     def look(self) -> list[Notice]:
         """Take a sample of all windows where that is due, and return what has just come about."""
@@ -226,55 +226,28 @@ class AlertMonitor:
         return Notice(uuid4().hex, alert.name, send.log if state == "raised" else "info", message, webhook, send.email)
 
 
+#: How a webhook is sent again that was not taken.
+_RETRY: Final = {"times": 5, "delay": 1.0, "max_delay": 60.0}
+
+
 async def deliver(context: Context, notice: Notice) -> None:
     """Log a notice, and send it to its destinations. What can't be sent is logged; nothing is raised."""
-    line = {name: value for name, value in notice.message.items() if name != "text" and value is not None}
-    getattr(log, notice.level)(notice.message["text"], **line)
-    if notice.webhook is not None:
-        try:
-            await post_signed(context, notice)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the service goes on)
-            fault = located(error)
+    message, webhook = notice.message, notice.webhook
+    line = {name: value for name, value in message.items() if name != "text" and value is not None}
+    getattr(log, notice.level)(message["text"], **line)
+    run = Run(SilentSink(), context)
+    assert webhook_send.run is not None
+    assert email_send.run is not None
+    sends: list[Coroutine[Any, Any, Any]] = []
+    if webhook is not None:
+        sends.append(webhook_send.run(run, id=notice.id, content=dict(message), retry=_RETRY, **webhook))
+    if notice.email:
+        text = "\n".join(f"{name}: {value}" for name, value in line.items())
+        sends.append(email_send.run(run, to=list(notice.email), subject=message["text"], text=text))
+    for result in await asyncio.gather(*sends, return_exceptions=True):
+        if isinstance(result, Exception):
+            fault = located(result)
             log.error("alert-not-sent", alert=notice.name, code=fault.code, reason=fault.message)
-
-
-#: How a notice is sent again that was not taken.
-_RETRY: Final = Retry(times=5, delay=1.0, max_delay=60.0)
-
-
-async def post_signed(context: Context, notice: Notice) -> None:
-    """Post a notice to its webhook, signed as Standard Webhooks are (https://www.standardwebhooks.com).
-
-    Raises RunError where it is not taken, however often it is sent.
-    """
-    assert notice.webhook is not None
-    url, secret, body = notice.webhook["url"], notice.webhook["secret"], to_json(notice.message)
-    client = context.resource(open_http)
-    number = 0
-    while True:
-        stamp = str(int(clock.time()))
-        headers = {"Content-Type": "application/json", "Webhook-Id": notice.id, "Webhook-Timestamp": stamp}
-        if secret:
-            signed = hmac.digest(secret.encode(), b"%b.%b.%b" % (notice.id.encode(), stamp.encode(), body), "sha256")
-            headers["Webhook-Signature"] = f"v1,{b64encode(signed).decode()}"
-        try:
-            request = make_request(url, accept="*/*", method="POST", headers=headers, body=body)
-            async with asyncio.timeout(client.settings.total or None):
-                answer = await client.send(request)
-                try:
-                    if answer.status < 400:
-                        return
-                    raise await status_error(answer)
-                finally:
-                    answer.close()
-        except TimeoutError:
-            error = RunError("timeout", f"the webhook took longer than {client.settings.total:g} s to answer")
-        except RunError as raised:
-            error = raised
-        if not should_retry(_RETRY, error, number):
-            raise error
-        await asyncio.sleep(pause(_RETRY, number, error))
-        number += 1
 
 
 @asynccontextmanager
@@ -283,7 +256,11 @@ async def watching(monitor: AlertMonitor, service: Service) -> AsyncIterator[Non
 
     async def watch() -> None:
         while True:
-            await asyncio.sleep(min(monitor.pause(), _LATEST))
+            pause = monitor.pause()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if pause == inf else pause):
+                    await monitor.replaced.wait()
+            monitor.replaced.clear()
             for notice in monitor.look():
                 service.spawn(deliver(service.context, notice))
 

@@ -184,6 +184,7 @@ class _Serving:
             async with listening(self.service) as self.address:
                 self.ready.set()
                 await self.stop.wait()
+                await self.service.jobs.finish()
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The files that a server serves of itself: the client for browsers."""
+"""The files that a server serves of itself: the client for browsers, and the page that shows the metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from streamstack.server.replies import Sent, send
 from streamstack.server.request import Request
 
 #: Path -> file of the package, and its media type.
-ASSETS: Final = {"/_client.js": ("browser/streamstack.js", "text/javascript; charset=utf-8")}
+ASSETS: Final = {
+    "/_client.js": ("browser/streamstack.js", "text/javascript; charset=utf-8"),
+    "/_console": ("browser/console.html", "text/html; charset=utf-8"),
+}
+#: The page reads the metrics of its own server, and may do nothing else.
+_POLICY: Final = (
+    "Content-Security-Policy: default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; frame-ancestors 'none'\r\nX-Content-Type-Options: nosniff\r\n"
+)
 
 
 @cache
@@ -27,11 +35,12 @@ def _load(path: str) -> tuple[bytes, bytes, str]:
 def send_asset(request: Request, path: str) -> Sent:
     """Answer with a file, or 304 where the client has it (RFC 9110, section 13.1.2).
 
-    Pages of any origin may import it: it is the same for everyone, and needs no credentials.
+    Pages of any origin may import the client: it is the same for everyone, and needs no credentials.
     """
     data, compressed, tag = _load(path)
+    shared = "Access-Control-Allow-Origin: *\r\n" if path == "/_client.js" else _POLICY
     lines = (
-        "Cache-Control: public, max-age=300\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept-Encoding\r\n"
+        f"Cache-Control: public, max-age=300\r\n{shared}Vary: Accept-Encoding\r\n"
         f"Content-Type: {ASSETS[path][1]}\r\nETag: {tag}\r\n"
     )
     if tag in request.headers.get(hdrs.IF_NONE_MATCH, ""):

@@ -44,6 +44,7 @@ def make_context(
         models=settings.models,
         http=settings.http,
         state=settings.state,
+        jobs=settings.jobs,
         email=settings.email,
         channels=settings.channels,
         databases=settings.databases,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 from uuid import uuid4
 
@@ -23,7 +23,7 @@ from streamstack.language.values import MISSING
 from streamstack.runtime.coercion import invalid, invalid_input
 from streamstack.runtime.decoders.decoder import LARGEST
 from streamstack.runtime.inputs import Checker, Inputs, JsonText, Layout, Lookup
-from streamstack.runtime.plan import Plan
+from streamstack.runtime.plan import Callee, Plan
 from streamstack.runtime.run import Run
 from streamstack.runtime.values import File
 from streamstack.server.access import Guard, Limiter
@@ -42,6 +42,7 @@ from streamstack.server.headers import CorsHeaders, own_headers
 from streamstack.server.ratings import open_recent_runs, rating_stack
 from streamstack.server.request import Addresses, Request
 from streamstack.server.response import LiveSink, ResponseSink, ValueSink
+from streamstack.server.response_cache import ResponseCache
 from streamstack.server.response_options import PATIENCE, VALUE, Limits, ResponseOptions, choose
 from streamstack.server.resume.log import ResumableSink, StreamPolicy
 from streamstack.server.websocket import (
@@ -52,6 +53,9 @@ from streamstack.server.websocket import (
     upgrade_required,
     wants_upgrade,
 )
+
+if TYPE_CHECKING:
+    from streamstack.server.service import Service
 
 _ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -323,6 +327,8 @@ class EndpointHandler:
     outlives: bool = False  # `onDisconnect: finish`
     receives: bool = False  # the body is read as it arrives
     resume: Resume | None = None  # readers may come back
+    jobs: Mapping[str, Callee] | None = None  # the functions of its project, where that starts jobs
+    cache: ResponseCache | None = None  # answers are stored and replayed
     web_socket: WebSocketOptions | None = None  # where it can be opened as one
     row: int = field(default=0, init=False)  # where its figures are kept
     wires: Mapping[str, ResponseOptions] = field(init=False)
@@ -336,6 +342,10 @@ class EndpointHandler:
         object.__setattr__(self, "wires", {name: self.wire.of(name) for name in names})
         policy = StreamPolicy.of(self.wire, self.limits.keep_alive, self.guard)
         object.__setattr__(self, "policy", policy)
+
+    def begin(self, service: Service, run: Run, inputs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+        """Run the stack for a request, or replay what an earlier one has sent."""
+        return self.start(run, inputs) if self.cache is None else self.cache.answer(service, self, run, inputs)
 
     def take_rows(self, row_of: Callable[[str], int]) -> None:
         """Keep figures in these rows from now on, by their titles; said once, before there are requests."""
@@ -361,19 +371,16 @@ class EndpointHandler:
         if self.web_socket is not None and wants_upgrade(request):
             check_origin(request, cors)
             request.websocket = WebSocket(request, self.web_socket)
-            wire = self.wires["websocket"]
-            return ResumableSink(wire, request) if self.resume is not None else LiveSink(wire, request)
-        return self._open(request, cors.lines(request.headers.get("Origin")))
-
-    def _open(self, request: Request, cors: bytes) -> ResponseSink:
-        wire = self.wire_for(request)
+            wire, lines = self.wires["websocket"], b""
+        else:
+            wire, lines = self.wire_for(request), cors.lines(request.headers.get("Origin"))
         sink: ResponseSink
         if wire.spec is VALUE:
-            sink = ValueSink(wire, request, cors)
+            sink = ValueSink(wire, request, lines)
         elif self.resume is not None and wire.spec.resumable and request.method != "HEAD":
-            sink = ResumableSink(wire, request, cors)
+            sink = ResumableSink(wire, request, lines)
         else:
-            sink = LiveSink(wire, request, cors)
+            sink = LiveSink(wire, request, lines)
         sink.row = self.row
         return sink
 
@@ -456,7 +463,7 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         method=endpoint.method,
         path=endpoint.path,
         start=plan.start,
-        at_once=plan.at_once if wire.format == "value" and reader.takes and not (guard or limiter) else None,
+        at_once=None if guard or limiter or endpoint.cache or not reader.takes or streams else plan.at_once,
         wire=wire,
         file=endpoint.mark.file,
         limits=_limits(endpoint),
@@ -472,17 +479,19 @@ def _make(plan: Plan, settings: Settings, addresses: Addresses, *, dev: bool) ->
         limiter=limiter,
         outlives=endpoint.streaming.on_disconnect == "finish",
         resume=endpoint.streaming.resume,
-        web_socket=_web_socket(endpoint) if endpoint.upgrades else None,
+        jobs=plan.jobs,
+        cache=None if endpoint.cache is None else ResponseCache(plan, endpoint.cache, whole=not streams),
+        web_socket=_web_socket(endpoint, guard) if endpoint.upgrades else None,
     )
 
 
-def _web_socket(endpoint: Endpoint) -> WebSocketOptions:
+def _web_socket(endpoint: Endpoint, guard: Guard | None) -> WebSocketOptions:
     streaming = endpoint.streaming
     return WebSocketOptions(
         keep_alive=streaming.keep_alive,
         largest=streaming.web_socket.max_message_size,
         rate=streaming.web_socket.message_rate,
-        subprotocols=streaming.web_socket.subprotocols,
+        subprotocols=streaming.web_socket.subprotocols + (guard.subprotocols if guard is not None else ()),
         compress=streaming.compress,
     )
 
@@ -502,11 +511,13 @@ def _preparing(title: str, experiments: Assignment | None, ratings: Ratings | No
 def _headers(plan: Plan) -> tuple[tuple[tuple[str, str], ...], Prepare | None]:
     """Return the endpoint's own headers: as they are where none has a binding, else how to."""
     constants = {name: value.constant for name, value in plan.endpoint.headers}
+    varied = () if plan.endpoint.cache is None else plan.endpoint.cache.headers
+    vary = [("Vary", ", ".join(each.title() for each in varied))] if varied else []
     if MISSING not in constants.values():
-        return tuple(own_headers(constants)), None
+        return (*own_headers(constants), *vary), None
 
     def evaluate(run: Run, inputs: dict[str, Any]) -> list[tuple[str, str]]:
-        return own_headers(plan.headers(run, inputs), bound=True)
+        return [*own_headers(plan.headers(run, inputs), bound=True), *vary]
 
     return (), evaluate
 

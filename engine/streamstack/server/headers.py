@@ -202,6 +202,7 @@ EXPOSED_HEADERS = (
     "X-Run-Id",
     "X-Stream-Id",
     "Retry-After",
+    "Date",
     "RateLimit-Limit",
     "RateLimit-Remaining",
     "RateLimit-Reset",

@@ -54,6 +54,8 @@ OUTCOME_PLACES: Final = {name: place * len(STATUSES) for place, name in enumerat
 _FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 
 
+#: What becomes of a request to a cached endpoint.
+CACHE_RESULTS: Final = ("hit", "stale", "follow", "miss", "bypass")
 #: What the parts of a row's title are.
 _LABELS: Final = ("endpoint", "experiment", "variant")
 
@@ -64,6 +66,8 @@ def _layout(**widths: int) -> tuple[dict[str, int], int]:
     return dict(zip(widths, (0, *ends), strict=False)), ends[-1]
 
 
+#: What is counted of jobs.
+JOB_EVENTS: Final = ("started", "completed", "failed", "cancelled", "retried", "taken_over")
 #: What one process counts of one endpoint. Times are in microseconds.
 ROW, ROW_WIDTH = _layout(
     ended=len(OUTCOMES) * len(STATUSES),
@@ -71,6 +75,7 @@ ROW, ROW_WIDTH = _layout(
     chunks=1,
     bytes=1,
     reconnections=1,
+    cached=len(CACHE_RESULTS),
     interval_time=1,
     interval=len(INTERVAL_BUCKETS) + 1,
     first_time=1,
@@ -80,7 +85,7 @@ ROW, ROW_WIDTH = _layout(
     rating=len(RATINGS),
 )
 #: What one process reports: memory in bytes, CPU time of all processes that had the slot, beats of its heart.
-SLOT, SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1)
+SLOT, SLOT_WIDTH = _layout(pid=1, memory=1, cpu=1, heartbeats=1, running=1, waiting=1, **dict.fromkeys(JOB_EVENTS, 1))
 #: What the supervisor counts.
 _SERVER, _SERVER_WIDTH = _layout(restarts=1, hangs=1)
 # Those that each request needs.
@@ -165,7 +170,7 @@ class SharedCounters:
     def release(self, number: int) -> None:
         """Record that the process of a slot is gone: what it counted stays, what it had open does not."""
         slot, rows = self.slot(number), self.rows(number)
-        for name in ("pid", "memory", "heartbeats"):
+        for name in ("pid", "memory", "heartbeats", "running", "waiting"):
             self.words[slot + SLOT[name]] = 0
         for row in range(len(self.titles)):
             self.words[rows + row * ROW_WIDTH + ROW["open"]] = 0
@@ -202,6 +207,8 @@ class WorkerMetrics:
         if answer.committed or answer.refused:
             place += answer.status // 100
         words[place] += 1
+        if answer.cached:
+            words[at + ROW["cached"] + CACHE_RESULTS.index(answer.cached)] += 1
         self._count(at, answer, _NOTHING if timer is None else self._counted.pop(timer, _NOTHING))
         now, began = clock.monotonic(), answer.run.clock
         if outcome != "rejected":
@@ -234,6 +241,15 @@ class WorkerMetrics:
         words[at + _ENDED + OUTCOME_PLACES[outcome]] += 1
         words[at + _RUN + bisect_left(RUN_BUCKETS, took)] += 1
         words[at + _RUN_TIME] += int(took * MICRO)
+
+    def count_job(self, name: str) -> None:
+        """Count one of `JOB_EVENTS`."""
+        self._words[self._slot + SLOT[name]] += 1
+
+    def show_jobs(self, running: int, waiting: int) -> None:
+        """Record how many jobs run here, and how many wait: of one queue for all processes, the same number."""
+        self._words[self._slot + SLOT["running"]] = running
+        self._words[self._slot + SLOT["waiting"]] = waiting
 
     def sample(self, timers: Iterable[RunTimer]) -> None:
         """Count what running answers have sent since the last sample, and what this process uses."""
@@ -375,6 +391,11 @@ def _lines(counters: SharedCounters) -> Iterator[str]:
         yield from _head(name, kind, about)
         for title, row in runs:
             yield f"streamstack_{name}{{{title}}} {row[ROW[field]]}"
+    yield from _head("cache_requests_total", "counter", "Requests to cached endpoints, by what became of them.")
+    for title, row in runs:
+        for place, result in enumerate(CACHE_RESULTS, ROW["cached"]):
+            if row[place]:
+                yield f'streamstack_cache_requests_total{{{title},result="{result}"}} {row[place]}'
     yield from _histogram(runs, "first_chunk_seconds", "first", FIRST_CHUNK_BUCKETS, "Time to the first chunk.")
     yield from _histogram(runs, "run_seconds", "run", RUN_BUCKETS, "Time from request to end.")
     yield from _histogram(
@@ -409,6 +430,14 @@ def _processes(counters: SharedCounters) -> Iterator[str]:
         for number in range(counters.slots)
     ]
     running = [(number, slot) for number, slot in slots if slot["pid"]]
+    yield from _head("jobs_total", "counter", "Background jobs: started, by how they ended, retried, taken over.")
+    for name in JOB_EVENTS:
+        if count := sum(slot[name] for _, slot in slots):
+            yield f'streamstack_jobs_total{{event="{name}"}} {count}'
+    for name, about in (("running", "Jobs that a process runs."), ("waiting", "Jobs that wait, as a process sees it.")):
+        yield from _head(f"jobs_{name}", "gauge", about)
+        for number, slot in running:
+            yield f'streamstack_jobs_{name}{{worker="{number}"}} {slot[name]}'
     yield from _head("workers", "gauge", "Processes that answer requests.")
     yield f"streamstack_workers {len(running)}"
     for name, about in (("restarts", "died and were replaced"), ("hangs", "hung and were killed")):

@@ -38,13 +38,14 @@ _SETTLED: Final = 0.05
 #: How often files that keep changing are looked at before they are read all the same.
 _MOST_CHECKS: Final = 20
 #: Sections of streamstack.yaml that need a restart, but for what is read for each request; all others are reloaded.
-_OPENED: Final = ("server", "databases", "state", "channels", "http", "log")
+_OPENED: Final = ("server", "databases", "state", "channels", "jobs", "http", "log")
 _PER_REQUEST: Final = ("cors", "max_body_size", "trusted_proxies", "forwarded_header", "openapi")
 #: What functions keep in memory, by the beginnings of their names.
 _IN_MEMORY: Final = {
     "cache.": "cached values",
     "channel.": "channels",
     "counter.": "counters",
+    "job.": "jobs",
     "rateLimit": "rate limits",
 }
 
@@ -181,6 +182,8 @@ def unshared(checked: Checked) -> tuple[list[str], list[str]]:
     }
     if any(endpoint.rate_limits for endpoint in endpoints):
         used.add("rateLimit")
+    if any(endpoint.cache for endpoint in endpoints):
+        used.add("cache.")
     held = [what for start, what in _IN_MEMORY.items() if any(name.startswith(start) for name in used)]
     if not held:
         return refused, []
@@ -228,6 +231,7 @@ def _watched(checked: Checked) -> Iterator[Path]:
     settings = find_settings(root)
     yield from (() if settings is None else (settings,))
     yield environment_file(root)
+    yield from (each.path for each in checked.settings.plugins)
     for database in checked.settings.databases.values():
         yield from database.setup
     if (tls := checked.settings.server.tls) is not None:

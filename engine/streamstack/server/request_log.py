@@ -82,6 +82,8 @@ class RequestLog:
             "ms": run.elapsed_ms,
             "run": run.id,
         }
+        if answer.cached:
+            line["cache"] = answer.cached
         if run.experiment:
             line["experiment"] = {name: bound["variant"] for name, bound in run.experiment.items()}
         self._write(line | _about(error))

@@ -41,6 +41,7 @@ class ResponseSink(Sink):
 
     __slots__ = (
         "blocked",
+        "cached",
         "committed",
         "cookies",
         "cors",
@@ -78,6 +79,7 @@ class ResponseSink(Sink):
         self.headers: list[tuple[str, str]] = []  # of this run: from bindings and `respond`
         self.cookies: dict[str, Any] = {}
         self.blocked = False  # waiting for the reader
+        self.cached = ""  # what the cache of the endpoint had
         self.dropped = 0  # of the chunks, those that their reader was too slow for
         self.emitted_at = 0.0  # loop time of the last chunk
         self.sent_at = 0.0  # loop time of the last byte

@@ -25,6 +25,7 @@ from streamstack.server.connection import check_framing
 from streamstack.server.deadlines import RunTimer, begun
 from streamstack.server.endpoints import AtOnce, EndpointHandler, Routes
 from streamstack.server.headers import CorsHeaders, header_lines, is_of_host
+from streamstack.server.jobs import JobRunner
 from streamstack.server.metrics import CONTENT_TYPE, MetricsAccess, WorkerMetrics, exposition, open_metrics
 from streamstack.server.replies import (
     ALLOW,
@@ -122,6 +123,7 @@ class Service:
         self._endpoints: list[EndpointHandler] = []
         self._group = asyncio.TaskGroup()
         self._entered = False
+        self.jobs = JobRunner(self)
         self.replace(endpoints)
 
     def replace(
@@ -137,12 +139,16 @@ class Service:
         self.cors = cors or self.cors
         self._endpoints = list(endpoints)
         self.routes = Routes([(each.method, each.path, each) for each in self._endpoints])
+        self.jobs.functions = next((each.jobs for each in self._endpoints if each.jobs is not None), {})
         if self._entered:
-            self._share_if_resumable()
+            self._begin_work()
 
-    def _share_if_resumable(self) -> None:
+    def _begin_work(self) -> None:
+        """Begin what endpoints need that runs beside them: shared streams, jobs."""
         if any(each.resume for each in self._endpoints):
             self.share()
+        if self.jobs.functions:
+            self.jobs.begin()
 
     def share(self) -> None:
         """Share streams with other processes, where there are any: once one is kept here, or asked for here."""
@@ -161,7 +167,7 @@ class Service:
         if self.metrics is not None:
             self._sample(self.metrics)
         self._entered = True
-        self._share_if_resumable()
+        self._begin_work()
         return self
 
     async def __aexit__(
@@ -173,6 +179,7 @@ class Service:
             self._watching.cancel()
         if error is not None:
             self.abandon()
+        await self.jobs.begin_shutdown()
         await self.streams.close()
         # An error of what was done inside passes as it is; the group would wrap it.
         await self._group.__aexit__(None, None, None)
@@ -246,8 +253,10 @@ class Service:
         try:
             found = self.routes.find(request.method, path)
             if found is None:
-                if request.method == "HEAD" and (read := self.routes.find("GET", path)) is not None:
-                    return self._answered(request, partial(self._answer_head, request, read[0]))
+                found = self.routes.find("GET", path) if request.method == "HEAD" else None
+                if found is not None and found[0].cache is None:
+                    return self._answered(request, partial(self._answer_head, request, found[0]))
+            if found is None:
                 return self._answer_unfound(request, path)
             served, parameters = found
             if self.cors.origins:
@@ -373,6 +382,8 @@ class Service:
             return send_problem(request, error, lines=lines, dev=self.context.dev, keep=False)
         if path == "/_metrics" and not self.access.admits(request):
             return self._refuse_metrics(request)
+        if path == "/_console" and not (self.access.needs_token or self.access.admits(request)):
+            return self._answer_unfound(request, path)
         if path == "/_openapi.json" and not self.api.admits(request):
             return self._answer_unfound(request, path)
         if request.method not in {"GET", "HEAD"}:
@@ -445,6 +456,7 @@ class Service:
         self.ready = False
         self.draining = True
         self.streams.begin_shutdown()
+        await self.jobs.begin_shutdown()
         await self.idle(patience)
         for timer in list(self.timers):
             timer.stop(RunError("producer-lost", "the server is shutting down", status=503))
@@ -462,7 +474,9 @@ class Service:
         """Wait until nothing runs: no request, no copy of a stream, nothing in the background; some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while (self.timers or self.streams.read or self.background.active) and not self._hurried:
+                while (
+                    self.timers or self.streams.read or self.background.active or self.jobs.busy
+                ) and not self._hurried:
                     self._idle.clear()
                     await self._idle.wait()
 
@@ -564,7 +578,7 @@ async def exchange(  # noqa: C901  (the way of a request, in one piece)
                 else:
                     if served.prepare is not None:
                         answer.headers += served.prepare(run, run_inputs.inputs)
-                    value = await timer.attend(served.start(run, run_inputs.inputs))
+                    value = await timer.attend(served.begin(service, run, run_inputs.inputs))
                     sent = answer.finish(value)
             outcome = ended = "completed"
         except (Exception, asyncio.CancelledError) as error:

@@ -179,7 +179,8 @@ class WebSocket:
         self._answer = answer
         self._on_end = on_end
         if not self.accepted:
-            self._timer = self._loop.call_later(ACCEPT_AFTER, answer.accept)
+            seconds = min(ACCEPT_AFTER, self._options.keep_alive or ACCEPT_AFTER)
+            self._timer = self._loop.call_later(seconds, answer.accept)
 
     # ------------------------------------------------------------- the handshake
 
@@ -197,8 +198,8 @@ class WebSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent."""
-        return self._protocol.state is OPEN
+        """Whether messages can be sent: also until the close frame of the client is answered."""
+        return self._protocol.state is OPEN or self._replying
 
     @property
     def compresses(self) -> bool:
@@ -207,11 +208,9 @@ class WebSocket:
 
     def encode(self, data: bytes) -> bytes:
         """Return frames with their messages compressed."""
-        if self._protocol.state is not OPEN:
-            return b""
-        for payload in payloads(data):
-            self._protocol.send_text(payload)
-        return b"".join(self._protocol.data_to_send())
+        extensions = self._protocol.extensions
+        frames = (Frame(Opcode.TEXT, payload) for payload in payloads(data))
+        return b"".join(frame.serialize(mask=False, extensions=extensions) for frame in frames)
 
     # ------------------------------------------------------------- what arrives
 
@@ -367,7 +366,7 @@ class WebSocket:
 
     def _break(self, code: int, reason: str) -> None:
         """End a connection whose client broke the protocol; the close frame is made."""
-        log.info("websocket-refused", path=self._request.raw_path, close=code, reason=reason)
+        log.info("websocket-refused", path=self._request.raw_path, close=int(code), reason=reason)
         self._flush()
         self._stop_reading()
         self._end_run(RunError("invalid-chunk", f"the client broke the protocol: {reason}", status=CLIENTS_FAULT))
@@ -467,14 +466,12 @@ class WebSocketWriter(ChunkedResponseWriter):
         data, code = split_close(data)
         if code is not None:
             self._code = code
-        if data:
-            data = websocket.encode(data) if websocket.compresses else data
         head, self._head = self._head, b""
+        if not head and not (data and websocket.is_open):
+            return
+        transport.write(head + (websocket.encode(data) if websocket.compresses else data))
         if head:
-            transport.write(head + data)
             websocket.open()
-        elif data and websocket.is_open:
-            transport.write(data)
 
     def finish(self, data: bytes = b"") -> Sent:
         """Write the last data, and close the connection with its code."""

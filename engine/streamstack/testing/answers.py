@@ -58,6 +58,7 @@ class Fault:
         respond: Replaces the answer.
         refuse: The connection is refused.
         cut_after: Where the connection ends, with ``reset`` by RST.
+        end_after: Where the answer ends in good order, with less than it should have.
         stall_after: Where nothing more comes.
         invalid_after: How many events are followed by one that can't be read.
     """
@@ -65,6 +66,7 @@ class Fault:
     respond: Respond | None = None
     refuse: bool = False
     cut_after: Place | None = None
+    end_after: Place | None = None
     stall_after: Place | None = None
     reset: bool = False
     invalid_after: int | None = None
@@ -77,6 +79,8 @@ class Fault:
             return replace(respond, refuse=True)
         if self.invalid_after is not None:
             return replace(respond, invalid_after=self.invalid_after)
+        if self.end_after is not None:
+            return replace(respond, end_after=self.end_after)
         if self.cut_after is None and self.stall_after is None:
             return respond
         return replace(respond, cut_after=self.cut_after, stall_after=self.stall_after, reset=self.reset)
@@ -278,6 +282,8 @@ class Written(web.StreamResponse):
 
 def ending_of(respond: Respond) -> tuple[Place | None, str]:
     """Return where an answer stops before its end, None if it does not, and its ``ending``."""
+    if respond.end_after is not None:
+        return respond.end_after, "end"
     if respond.cut_after is None and respond.stall_after is not None:
         return respond.stall_after, "stall"
     if respond.reset:

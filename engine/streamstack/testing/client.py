@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
@@ -15,13 +16,17 @@ from urllib.parse import urlencode
 
 import aiohttp
 from multidict import CIMultiDict
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.frames import CloseCode
+from websockets.typing import Subprotocol
 from yarl import URL
 
 from streamstack.connections.http_client import UpstreamResponse
 from streamstack.errors import RunError
-from streamstack.language.cases import CaseClient, CaseRequest
+from streamstack.language.cases import CaseClient, CaseRequest, Piece
 from streamstack.language.values import MISSING, to_text
-from streamstack.testing.responses import NOTHING, AnswerPart, AnswerReader, parsed
+from streamstack.testing.responses import MESSAGE, NOTHING, AnswerPart, AnswerReader, parsed, parts_of_message
 
 #: Bytes and chunks of one answer, at most: a stream without end stops here.
 LARGEST: Final = 64 * 1024 * 1024
@@ -58,6 +63,7 @@ class ReceivedAnswer:
         events: The names of all events in order, `message` for those without one.
         began: When the request was begun, by the clock of the loop.
         ended: When the last of it came, in seconds since then.
+        close: The close code of a WebSocket.
         failure: Why there is no answer, or no end of it.
     """
 
@@ -73,6 +79,7 @@ class ReceivedAnswer:
     whole: bool = False
     left: bool = False
     acted: bool = False
+    close: int | None = None
     began: float = 0.0
     ended: float = 0.0
     failure: str = ""
@@ -86,6 +93,16 @@ class ReceivedAnswer:
     def text(self) -> str:
         """The contents of all chunks, joined."""
         return "".join(chunk.text for chunk in self.chunks)
+
+    def shown(self) -> dict[str, Any]:
+        """Return the answer as the paths of later requests see it."""
+        return {
+            "status": self.status,
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+            "body": self.value(),
+            "chunks": [chunk.content for chunk in self.chunks],
+            "done": None if self.done is MISSING else self.done,
+        }
 
     def value(self) -> Any:
         """Return the body: the value of a JSON document, else its text."""
@@ -197,6 +214,9 @@ class _Conversation:
 
     async def _send(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
         answer = self.answer
+        if self._request.messages is not None:
+            await self._converse(session, self._client.leave_after if leave_after is None else leave_after)
+            return
         try:
             response = await session.request(
                 self._request.method,
@@ -259,6 +279,90 @@ class _Conversation:
         if response.status >= 400:
             answer.error = _problem(answer)
 
+    # ------------------------------------------------------------- over a WebSocket
+
+    async def _converse(self, session: aiohttp.ClientSession, leave_after: int | None) -> None:
+        """Open a WebSocket, send the messages, and read those of the server until it closes."""
+        answer, slow = self.answer, self._client.read_delay > 0
+        offered = ",".join(self._headers.getall("Sec-WebSocket-Protocol", [])).split(",")
+        left_out = ("accept-encoding", "sec-websocket-protocol")
+        headers = [each for each in self._headers.items() if each[0].lower() not in left_out]
+        try:
+            connection = await connect(
+                str(self._url.with_scheme("ws")),
+                additional_headers=headers,
+                subprotocols=[Subprotocol(each.strip()) for each in offered if each.strip()] or None,
+                user_agent_header=None,
+                compression=None,
+                proxy=None,
+                max_size=LARGEST,
+                max_queue=1 if slow else 16,
+                open_timeout=None,
+                ping_interval=None,
+                sock=await _connected(self._url, slow=slow),
+            )
+        except InvalidStatus as refused:
+            response = refused.response
+            answer.status, answer.headers = response.status_code, CIMultiDict(response.headers.raw_items())
+            answer.body += response.body or b""
+            answer.whole, answer.ended = True, self._now
+            answer.error = _problem(answer)
+            return
+        except (InvalidHandshake, OSError) as error:
+            answer.failure = f"the server opened no WebSocket: {error}"
+            return
+        assert connection.response is not None
+        answer.status, answer.format = connection.response.status_code, "websocket"
+        answer.headers = CIMultiDict(connection.response.headers.raw_items())
+        # A client that comes back has sent them.
+        sending = asyncio.create_task(self._send_messages(connection, () if self._last_id else self._request.messages))
+        try:
+            await self._receive(connection, session, leave_after)
+        finally:
+            sending.cancel()
+            with suppress(asyncio.CancelledError, ConnectionClosed):
+                await sending
+            await connection.close()
+
+    async def _send_messages(self, connection: ClientConnection, messages: Sequence[Piece] | None) -> None:
+        for piece in messages or ():
+            await asyncio.sleep(piece.after)
+            await connection.send(piece.data, text=not piece.binary)
+        if self._client.close_after is not None:
+            await asyncio.sleep(self._client.close_after)
+            self.answer.left = True
+            await connection.close()
+
+    async def _receive(
+        self, connection: ClientConnection, session: aiohttp.ClientSession, leave_after: int | None
+    ) -> None:
+        answer = self.answer
+        leave = None if leave_after is None else len(answer.chunks) + leave_after
+        try:
+            while True:
+                text = (await connection.recv(decode=False)).decode("utf-8", "replace")
+                answer.body += text.encode() + b"\n"
+                for part in parts_of_message(text):
+                    self._add(part)
+                    if leave is not None and len(answer.chunks) >= leave:
+                        answer.left = answer.acted = True
+                        await connection.close(CloseCode.GOING_AWAY)
+                        return
+                    stops = self._client.stop_after == len(answer.chunks) and part.kind == "chunk"
+                    if stops and not await self._stop(session):
+                        return
+                if len(answer.body) > LARGEST or len(answer.chunks) > MOST_CHUNKS:
+                    answer.failure = "the answer has no end in sight: let the client leave with `client: {leaveAfter}`"
+                    return
+                if self._client.read_delay:
+                    await asyncio.sleep(self._client.read_delay)
+        except ConnectionClosed as closed:
+            answer.ended = self._now
+            if closed.rcvd is None:
+                answer.failure = "the connection was closed before the end of the answer"
+            else:
+                answer.close, answer.whole = closed.rcvd.code, True
+
     async def _stop(self, session: aiohttp.ClientSession) -> bool:
         """Stop the stream, as a client does with `DELETE /_streams/{id}`; return whether it could be stopped."""
         stream = self.answer.headers.get("X-Stream-Id")
@@ -305,6 +409,16 @@ def _target(request: CaseRequest) -> str:
     return path + (("&" if "?" in path else "?") + urlencode(fields) if fields else "")
 
 
+async def _connected(url: URL, *, slow: bool) -> socket.socket:
+    """Return a socket that is connected to the server."""
+    made = socket.socket()
+    made.setblocking(False)
+    if slow:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
+    await asyncio.get_running_loop().sock_connect(made, (url.host, url.port))
+    return made
+
+
 def _slow_socket(address: Any) -> socket.socket:
     made = socket.socket(*address[:3])
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER)
@@ -313,6 +427,11 @@ def _slow_socket(address: Any) -> socket.socket:
 
 def _chunk(part: AnswerPart, at: float) -> Chunk:
     value = parsed(part.text)
+    if part.event == MESSAGE:
+        value = {"metadata": MISSING, **value}
+        return Chunk(
+            value["content"], to_text(value["content"]), at, value.get("event"), value.get("id"), value["metadata"]
+        )
     if not part.json and not isinstance(value, (dict, list)):
         value = part.text  # outside of JSON, text and numbers are the same
     chunk = Chunk(value, part.text, at, part.event or None, part.id or None)

@@ -6,7 +6,8 @@ absent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from streamstack.errors import RunError
@@ -15,38 +16,44 @@ from streamstack.language.values import MISSING, to_json, to_text
 
 #: Characters of a value that are shown.
 _WIDEST: Final = 160
+#: Differences of a value that are shown.
+_MOST: Final = 8
 
 
 def differs(expected: Any, actual: Any, path: str = "") -> str:
-    """Return how a value differs from the expected one, "" where it does not."""
+    """Return how a value differs from the expected one, "" where it does not: all differences, up to `_MOST`."""
+    found = list(islice(_differences(expected, actual, path), _MOST + 1))
+    return "; ".join([*found[:_MOST], "…"] if len(found) > _MOST else found)
+
+
+def _differences(expected: Any, actual: Any, path: str) -> Iterator[str]:
     where = f"`{path}`: " if path else ""
     if isinstance(expected, Expected):
         try:
-            matched = expected.matches(actual)
+            if not expected.matches(actual):
+                yield f"{where}{expected.text} does not hold for {shown(actual)}"
         except RunError as error:
-            return f"{where}{expected.text} fails: {error.message}; the value is {shown(actual)}"
-        return "" if matched else f"{where}{expected.text} does not hold for {shown(actual)}"
-    if isinstance(expected, Mapping):
+            yield f"{where}{expected.text} fails: {error.message}; the value is {shown(actual)}"
+    elif isinstance(expected, Mapping):
         if not isinstance(actual, Mapping):
-            return f"{where}expected an object, received {shown(actual)}"
+            yield f"{where}expected an object, received {shown(actual)}"
+            return
         for name, value in expected.items():
             inner = f"{path}.{name}" if path else str(name)
-            if name not in actual:
-                if value is not None:
-                    return f"`{inner}` is missing; expected {shown(value)}"
-            elif reason := differs(value, actual[name], inner):
-                return reason
-        return ""
-    if isinstance(expected, (list, tuple)):
+            if name in actual:
+                yield from _differences(value, actual[name], inner)
+            elif value is not None:
+                yield f"`{inner}` is missing; expected {shown(value)}"
+    elif isinstance(expected, (list, tuple)):
         if not isinstance(actual, (list, tuple)):
-            return f"{where}expected a list, received {shown(actual)}"
-        if len(expected) != len(actual):
-            return f"{where}expected {counted(len(expected), 'item')}, received {len(actual)}: {shown(actual)}"
-        found = (differs(one, other, f"{path}[{index}]") for index, (one, other) in enumerate(zip(expected, actual)))  # noqa: B905
-        return next((reason for reason in found if reason), "")
-    if _same(expected, actual):
-        return ""
-    return f"{where}expected {shown(expected)}, received {shown(actual)}"
+            yield f"{where}expected a list, received {shown(actual)}"
+        elif len(expected) != len(actual):
+            yield f"{where}expected {counted(len(expected), 'item')}, received {len(actual)}: {shown(actual)}"
+        else:
+            for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
+                yield from _differences(one, other, f"{path}[{index}]")
+    elif not _same(expected, actual):
+        yield f"{where}expected {shown(expected)}, received {shown(actual)}"
 
 
 def _same(expected: Any, actual: Any) -> bool:

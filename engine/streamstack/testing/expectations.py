@@ -178,6 +178,8 @@ class _Check:
         if expect.body != answer.body.decode("utf-8", "replace"):
             yield from self._compare("body", expect.body, answer.value())
         yield from self._compare("events", expect.events, answer.events)
+        if expect.close is not None:
+            yield from self._compare("close", expect.close, answer.close)
 
     # ------------------------------------------------------------------------------------ chunks
 
@@ -199,23 +201,28 @@ class _Check:
         message = f"`chunks`: expected {counted(len(expected), 'chunk')}, received {len(chunks)}"
         if len(expected) == len(chunks):
             message = f"`chunks`: chunk {first} differs: {wrong[first]}"
-        key = f"chunks.{first}" if f"chunks.{first}" in self._expect.marks else "chunks"
-        yield self._fail(key, message, self._chunk_diff(expected, chunks, first))
+        yield self._fail(self._place_of(expected, chunks, first), message, self._chunk_diff(expected, chunks, first))
+
+    def _place_of(self, expected: Sequence[Any], chunks: Sequence[Chunk], index: int) -> str:
+        """Return the key whose place is that of a chunk that differs: of its first property that does, else its own."""
+        keys = [f"chunks.{index}", "chunks"]
+        if index < min(len(expected), len(chunks)) and _is_shape(expected[index]):
+            chunk, names = chunks[index], expected[index].items()
+            keys[:0] = [f"{keys[0]}.{name}" for name, each in names if self._property_differs(name, each, chunk)]
+        return next(key for key in keys if key in self._expect.marks)
 
     def _chunk_differs(self, expected: Any, chunk: Chunk) -> str:
         if not _is_shape(expected):
             return _content_differs(expected, chunk)
-        for name, value in expected.items():
-            if name == "content":
-                reason = _content_differs(value, chunk)
-            elif name == "at":
-                reason = self._time_differs(value, chunk.at, "at")
-            else:
-                actual = getattr(chunk, name)
-                reason = "" if value is None and actual in (None, MISSING) else differs(value, actual, name)
-            if reason:
-                return reason
-        return ""
+        return "; ".join(filter(None, (self._property_differs(name, each, chunk) for name, each in expected.items())))
+
+    def _property_differs(self, name: str, expected: Any, chunk: Chunk) -> str:
+        if name == "content":
+            return _content_differs(expected, chunk)
+        if name == "at":
+            return self._time_differs(expected, chunk.at, "at")
+        actual = getattr(chunk, name)
+        return "" if expected is None and actual in (None, MISSING) else differs(expected, actual, name)
 
     def _chunk_diff(self, expected: Sequence[Any], chunks: Sequence[Chunk], first: int) -> list[str]:
         """Return the chunks from a little before the first that differs, to a little after the last."""

@@ -10,7 +10,7 @@ import resource
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -206,6 +206,10 @@ def _of_answer(case: Case, call: Call) -> Iterator[Scenario]:
     for count in _places(events, _FEW_PLACES):
         place = Place("events", count, "event")
         yield scenario(f"cut call {number} inside event {count + 1}", "cut", Fault(cut_after=place, reset=True))
+    if call.respond.model is not None and call.chunks > 1:  # what ends the answer is in its last piece
+        for count in _places(call.chunks, _FEW_PLACES):
+            name = f"end call {number} early after {counted(count, 'piece')}"
+            yield scenario(name, "cut", Fault(end_after=Place("chunks", count)))
     for count in _places(events, _FEW_PLACES):
         place = Place("events", count)
         yield scenario(f"stall call {number} after {_events(count)}", "stalled", Fault(stall_after=place))
@@ -218,8 +222,9 @@ def _of_client(case: Case, index: int, answer: ReceivedAnswer) -> Iterator[Scena
     background = case.exchanges[index].client.background
     whose = f" request {index + 1}" if len(case.exchanges) > 1 else ""
 
-    def scenario(name: str, kind: str, **client: Any) -> Scenario:
-        return Scenario(name, kind, Injection(clients={index: CaseClient(**client, background=background)}))
+    def scenario(name: str, kind: str, stored: int | None = None, **client: Any) -> Scenario:
+        clients = {index: CaseClient(**client, background=background)}
+        return Scenario(name, kind, Injection(clients=clients, stored_chunks=stored))
 
     for count in _places(len(answer.chunks), _MOST_PLACES):
         yield scenario(f"leave{whose} after {counted(count, 'chunk')}", "leave", leave_after=count)
@@ -234,6 +239,10 @@ def _of_client(case: Case, index: int, answer: ReceivedAnswer) -> Iterator[Scena
             if away > 0:
                 name = f"resume{whose} after {counted(count, 'chunk')} and {away:g} s"
                 yield scenario(name, "resume", resume_after=count, resume_delay=away)
+        for count in _places(len(answer.chunks), _FEW_PLACES)[1:]:
+            away = min(answer.ended - answer.chunks[count - 1].at, _LONGEST_AWAY)
+            name = f"resume{whose} after {counted(count, 'chunk')} and {away:g} s, with one chunk stored"
+            yield scenario(name, "resume", stored=1, resume_after=count, resume_delay=away)
 
 
 def _refusal(case: Case, status: int) -> Respond:
@@ -339,6 +348,18 @@ class _Baseline:
     def ends_with_marker(self) -> bool:
         return self.answer.done is not MISSING
 
+    def without(self, gaps: Sequence[Any]) -> _Baseline:
+        """Return what is left of the run when the client was told that chunks are missing."""
+        if not all(isinstance(gap, dict) and gap.keys() >= {"from", "to"} for gap in gaps):
+            return replace(self, comparable=False)
+        missing = {number for gap in gaps for number in range(gap["from"], gap["to"] + 1)}
+        left = [index for index in range(len(self.answer.chunks)) if index not in missing]
+        return replace(
+            self,
+            answer=replace(self.answer, chunks=[self.answer.chunks[index] for index in left]),
+            volatile=frozenset((at, name) for at, index in enumerate(left) for i, name in self.volatile if i == index),
+        )
+
     def same(self, index: int, chunk: Chunk) -> bool:
         """Tell whether a chunk is the one that came at this place."""
         ours = self.answer.chunks[index]
@@ -419,6 +440,8 @@ class _Judge:
             if len(self._exchanges) > 1 and index not in scenario.injection.clients:
                 # What the client of one request gets may depend on what became of another one.
                 baseline = replace(baseline, comparable=False)  # noqa: PLW2901  (the same, with less to compare)
+            elif answer.gaps:
+                baseline = baseline.without(answer.gaps)  # noqa: PLW2901
             yield from self._status(answer, end)
             yield from self._end(scenario, baseline, answer, seen)
             yield from self._chunks(scenario, baseline, answer, end)
@@ -494,10 +517,11 @@ class _Judge:
         completed = end is not None and end.outcome == "completed"
         if scenario.kind == "invalid" and completed:
             return
-        if not answer.gaps and not baseline.begins_with(answer):
+        if not baseline.begins_with(answer):
             yield "the chunks are not the first ones of the run without a fault"
-        elif scenario.kind == "resume" and not answer.gaps and not baseline.equals(answer):
-            yield f"the resumed stream has {len(answer.chunks)} of {len(baseline.answer.chunks)} chunks, and no gap"
+        elif scenario.kind == "resume" and not baseline.equals(answer):
+            reported = "not in a gap" if answer.gaps else "no gap"
+            yield f"the resumed stream has {len(answer.chunks)} of {len(baseline.answer.chunks)} chunks, and {reported}"
 
     def _texts(self, baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd | None) -> Iterator[str]:
         """Find what is internal in what the client got."""
@@ -528,12 +552,10 @@ class _Judge:
             if call.arrived is not None and call.ended is None and call.closed is None:
                 yield f"call {call.number} ({call.method} {call.url.host}) is left open"
         counted = Counter[Any]()
-        sent = min((each.began + each.chunks[0].at for each in seen.answers if each.chunks), default=None)
         for call in seen.calls:
             counted[_repetition(call)] += 1
-            late = sent is not None and call.arrived is not None and call.arrived > sent
             if (
-                late
+                _follows_chunk(call, seen.answers)
                 and call.method not in _REPEATABLE
                 and "webhook-id" not in call.headers  # by which its receiver knows it again
                 and counted[_repetition(call)] > self._expected_calls[_repetition(call)]
@@ -597,6 +619,21 @@ def _outcome_differs(baseline: _Baseline, answer: ReceivedAnswer, end: RunEnd) -
     if answer.done is not MISSING and answer.error is None and end.outcome != "completed":
         return "the client got the end marker"
     return ""
+
+
+def _follows_chunk(call: Call, answers: Sequence[ReceivedAnswer]) -> bool:
+    """Return whether a chunk had been sent for the request that a call was made for, as far as that is known.
+
+    That is the request before it, or one that was still being answered when that began: a run that failed may be
+    followed by another one for a later request.
+    """
+    arrived = call.arrived
+    before = [each for each in answers if arrived is not None and each.began <= arrived]
+    if arrived is None or not before:
+        return False
+    last = max(each.began for each in before)
+    possible = [each for each in before if each.began == last or each.began + each.ended > last]
+    return any(each.chunks and each.began + each.chunks[0].at < arrived for each in possible)
 
 
 def _repetition(call: Call) -> tuple[str, str, bytes]:

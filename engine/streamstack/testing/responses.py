@@ -86,6 +86,25 @@ class AnswerReader:
             yield AnswerPart("chunk", item)
 
 
+#: The event of a part that is a chunk of a WebSocket, whose content is always below `content`.
+MESSAGE: Final = "websocket"
+
+
+def parts_of_message(text: str) -> Iterator[AnswerPart]:
+    """Yield the part that a message of a WebSocket is."""
+    value = parsed(text)
+    if isinstance(value, dict) and "content" in value:
+        yield AnswerPart("chunk", text, MESSAGE, json=True, id=value.get("id", ""))
+        return
+    own = value if isinstance(value, dict) else {}
+    name = next((name for name in ("done", "error") if name in own), "")
+    if name:
+        kind: Literal["done", "error"] = "done" if name == "done" else "error"
+        yield AnswerPart(kind, _compact(own[name]), json=True, id=own.get("id", ""))
+    else:
+        yield AnswerPart("chunk", text, json=True)
+
+
 def _document_parts(text: str) -> Iterator[AnswerPart]:
     """Yield the chunks of a JSON document; any other document is a single chunk."""
     value = parsed(text)

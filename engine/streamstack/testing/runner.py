@@ -20,18 +20,20 @@ from streamstack.functions.db import open_databases
 from streamstack.functions.email import open_mailer
 from streamstack.language import nodes
 from streamstack.language.cases import Case, CaseClient, CaseRequest, Exchange, ExpectedRows, Publication
+from streamstack.language.definition import Endpoint
 from streamstack.language.filters import tests as filter_tests
 from streamstack.language.mail import Address
 from streamstack.language.masking import mask
 from streamstack.language.nodes import Node
 from streamstack.language.settings import default_database
-from streamstack.runtime.run import Context, DeferredWork
+from streamstack.runtime.run import Context, DeferredWork, Run
 from streamstack.server.app import listening
 from streamstack.server.context import make_context
-from streamstack.server.endpoints import UnservableError, make_cors
+from streamstack.server.endpoints import EndpointHandler, UnservableError, make_cors
 from streamstack.server.request import Request
 from streamstack.server.request_log import RequestLog
 from streamstack.server.response import ResponseSink
+from streamstack.server.resume.requests import PREFIX
 from streamstack.server.service import Service
 from streamstack.testing.answers import Fault
 from streamstack.testing.calls import Call
@@ -69,6 +71,7 @@ class Injection:
         lose_reply: The database gets that statement, and only its answer is lost.
         stays_down: The database stays away after that.
         client_timeout: Seconds after which clients leave whose answers have not ended.
+        stored_chunks: How many chunks resumable streams store; None is what their endpoints say.
     """
 
     answers: Mapping[int, Fault] = field(default_factory=dict)
@@ -78,6 +81,13 @@ class Injection:
     lose_reply: bool = False
     stays_down: bool = False
     client_timeout: float | None = None
+    stored_chunks: int | None = None
+
+    def change(self, endpoint: EndpointHandler) -> EndpointHandler:
+        """Return an endpoint as it is served."""
+        if self.stored_chunks is None or endpoint.resume is None:
+            return endpoint
+        return replace(endpoint, resume=replace(endpoint.resume, max_chunks=self.stored_chunks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +151,9 @@ class _RunEnds(RequestLog):
 
     def ended(self, endpoint: str, answer: ResponseSink, outcome: str, error: RunError | None) -> None:
         self._ends[answer.run.id] = RunEnd(outcome, error, endpoint, answer.run.afters)
+
+    def background(self, title: str, run: Run, outcome: str, error: RunError | None, about: Mapping[str, Any]) -> None:
+        self._ends[run.id] = RunEnd(outcome, error, title, run.afters)
 
     def answered(self, request: Request, outcome: str) -> None:
         """Record nothing: the request had no run."""
@@ -222,13 +235,26 @@ def _contract_violations(edition: Edition, exchange: Exchange, answer: ReceivedA
 def _edition(project: TestProject, case: Case) -> Edition:
     edition = project.edition(case.env, variants=case.experiments)
     keys = set()
-    for exchange in case.exchanges:
+    for index, exchange in enumerate(case.exchanges):
         request = exchange.request
         if request.auth is not None:
-            key = project.caller_key(edition, edition.endpoint(request.method, request.path), request.auth)
+            key = project.caller_key(edition, _endpoint_of(edition, case, index), request.auth)
             if key is not None:
                 keys.add(key)
     return project.edition(case.env, frozenset(keys), case.experiments) if keys else edition
+
+
+async def _never_sent() -> ReceivedAnswer:
+    """Return the answer to a request that depends on one which a fault has cut off."""
+    return ReceivedAnswer(left=True)
+
+
+def _endpoint_of(edition: Edition, case: Case, index: int) -> Endpoint | None:
+    """Return the endpoint of a request; of one to `/_streams`, that of the last one before, which began the stream."""
+    while index and case.exchanges[index].request.path.startswith(PREFIX):
+        index -= 1
+    request = case.exchanges[index].request
+    return edition.endpoint(request.method, request.path)
 
 
 @dataclass(slots=True)
@@ -272,7 +298,7 @@ class _CaseRun:
             settings = self.edition.checked.settings.server
             service = await stack.enter_async_context(
                 Service(
-                    self.edition.endpoints,
+                    tuple(map(injection.change, self.edition.endpoints)),
                     context=context,
                     cors=make_cors(settings.cors),
                     request_log=_RunEnds(self.seen.ends),
@@ -296,14 +322,18 @@ class _CaseRun:
                         client = injection.clients.get(index, exchange.client)
                         if exchange.sql:
                             await self._fill(self._database(opened, context), exchange.sql, {}, self._node(index))
-                        credentials = self._credentials(exchange.request)
+                        request = self._bound(exchange.request)
+                        credentials = self._credentials(index)
                         self.received.append(ReceivedAnswer())
+                        if request is None:
+                            sent.append(group.create_task(_never_sent()))
+                            continue
                         work = send(
                             address,
-                            exchange.request,
+                            request,
                             client,
                             credentials,
-                            self._format(exchange.request),
+                            self._format(request),
                             client_timeout=injection.client_timeout,
                             answer=self.received[-1],
                         )
@@ -350,10 +380,22 @@ class _CaseRun:
         context = make_context(self.edition.checked, self.case.env, dev=False, folder=self.folder)
         return replace(context, http=replace(context.http, redirect=upstreams.redirect))
 
-    def _credentials(self, request: CaseRequest) -> Mapping[str, str]:
+    def _bound(self, request: CaseRequest) -> CaseRequest | None:
+        """Return a request with the path that it has after the answers so far; None where a fault has left none."""
+        if request.bind is None:
+            return request
+        try:
+            return replace(request, path=request.bind([each.shown() for each in self.received]))
+        except RunError:
+            if self.injection is None:
+                raise
+            return None
+
+    def _credentials(self, index: int) -> Mapping[str, str]:
+        request = self.case.exchanges[index].request
         if request.auth is None:
             return {}
-        endpoint = self.edition.endpoint(request.method, request.path)
+        endpoint = _endpoint_of(self.edition, self.case, index)
         return self.project.credentials(self.edition, endpoint, request.auth)
 
     def _format(self, request: CaseRequest) -> str:

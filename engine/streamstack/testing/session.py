@@ -196,6 +196,8 @@ def _headers(places: Iterable[CredentialPlace], text: str) -> dict[str, str]:
             return {"Cookie": f"{place.name}={text}"}
         if place.where == "header":
             return {place.name: f"Bearer {text}" if place.name.lower() == "authorization" else text}
+        if place.where == "subprotocol":
+            return {"Sec-WebSocket-Protocol": f"{place.name}, {text}"}
     raise ValueError("`auth` sends its token in a header or a cookie, and this authentication reads the query only")
 
 

@@ -38,7 +38,8 @@ def _observe(exchange: Exchange, answer: ReceivedAnswer, seen: Observation, fail
     if not expect.marks:
         keys = _usual(answer)
     else:
-        keys = [key for key, mark in expect.marks.items() if mark in failed or getattr(expect, key) is None]
+        wrong = {key.partition(".")[0] for key, mark in expect.marks.items() if mark in failed}
+        keys = [key for key in expect.marks if key in wrong or ("." not in key and getattr(expect, key) is None)]
         if expect.mark in failed:  # an error that nothing expects
             keys += [key for key in _unexpected(expect, answer) if key not in keys]
     values = {key: _OBSERVED[key](expect, answer, seen) for key in keys if key in _OBSERVED}

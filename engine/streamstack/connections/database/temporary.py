@@ -11,9 +11,9 @@ import shutil
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -219,6 +219,8 @@ class TestDatabase(PostgresDatabase):
         self._setup = settings.setup
         self._source = source
         self._claimed: Future[str] | None = None
+        self._connection: Connection | None = None
+        self._use = asyncio.Lock()
         #: Leads the connections of the project another way.
         self.relay: Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]] | None = None
 
@@ -236,35 +238,36 @@ class TestDatabase(PostgresDatabase):
 
     async def aclose(self) -> None:
         await super().aclose()
+        if self._connection is not None:
+            await self._connection.close()
         if self._claimed is not None and self._claimed.done() and not self._claimed.exception():
             self._source.release(self._claimed.result())
 
     async def fill(self, sql: str, rows: Mapping[str, tuple[Mapping[str, Any], ...]]) -> None:
         """Run SQL, then insert rows by table. Raises RunError ``database``."""
-        try:
-            connection = await self.connect_to(await self._own_address())
-            with clock.outside():
-                try:
-                    if sql:
-                        await connection.execute(sql)
-                    for table, listed in rows.items():
-                        for row in listed:
-                            await _insert(connection, table, row)
-                finally:
-                    await connection.close()
-        except Exception as error:
-            raise failure_of(error, self.name) from error
+        async with self._connected() as connection:
+            if sql:
+                await connection.execute(sql)
+            for table, listed in rows.items():
+                for row in listed:
+                    await _insert(connection, table, row)
 
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """Return the rows that a query gives. Raises RunError ``database``."""
+        async with self._connected() as connection:
+            prepared = await connection.prepare(sql)
+            return list(map(row_maker(prepared.get_attributes()), await prepared.fetch()))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """Yield the test's own connection, which is not one of the project. Raises RunError ``database``."""
         try:
-            connection = await self.connect_to(await self._own_address())
-            with clock.outside():
-                try:
-                    prepared = await connection.prepare(sql)
-                    return list(map(row_maker(prepared.get_attributes()), await prepared.fetch()))
-                finally:
-                    await connection.close()
+            async with self._use:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self.connect_to(await self._own_address())
+                with clock.outside():
+                    await self._connection.reset()
+                    yield self._connection
         except Exception as error:
             raise failure_of(error, self.name) from error
 

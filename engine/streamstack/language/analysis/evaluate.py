@@ -686,7 +686,8 @@ class Evaluator:
                 value = self.fits(node.node, value, kinds, f"the filter `{name}` can't take it", hint)
         arguments = self._arguments(operation, node)
         constants = [value.constant, *(constant_of(each) for each in arguments.values())]
-        if name != "random" and not any(each is MISSING or isinstance(each, nodes.Node) for each in constants):
+        changes = name == "random" or operation.plugin  # what a plug-in gives may differ each time
+        if not changes and not any(each is MISSING or isinstance(each, nodes.Node) for each in constants):
             return self._computed(node, operation, value.constant, arguments)
         if name in _READ and value.is_only("text") and not with_default:
             shown = self.show(node.node)

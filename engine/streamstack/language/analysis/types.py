@@ -29,13 +29,13 @@ from streamstack.language.definition import (
 from streamstack.language.expressions import Value
 from streamstack.language.expressions.compile import Expression
 from streamstack.language.graph import (
+    JOB_START,
     Block,
     Graph,
     Node,
     Use,
     all_values,
     called_by,
-    called_itself,
     constant,
     reached,
     runs_once_at_least,
@@ -247,11 +247,8 @@ class TypeWalker:
         """Follow the definition; return the shape of what it gives."""
         env = self._start()
         if isinstance(self._definition, Endpoint):
-            for _, value in self._definition.headers:
+            for value in self._definition.bindings:
                 self._evaluate.value(value, env)
-            for limit in self._definition.rate_limits:
-                for value in limit.bindings:
-                    self._evaluate.value(value, env)
         end = self._block(self._graph.root, env)
         returned = self._returned_by(end)
         response = self._definition.response if isinstance(self._definition, Endpoint) else None
@@ -535,7 +532,7 @@ class TypeWalker:
 
     def _check_input(self, step: Step, use: Use, shape: Shape) -> None:
         """Check a value that a function of the project is called with."""
-        names = list(called_itself(step))
+        names = list(called_by(step)) if step.function.name in ("call", JOB_START) else []
         function = self._results.functions.get(names[0]) if len(names) == 1 else None
         declared = next(
             (each for each in getattr(function, "inputs", ()) if use.entry in (each.name, *each.aliases)), None
@@ -600,7 +597,7 @@ class TypeWalker:
 
         if "auth" in env and any(
             read.name == "auth"
-            for name in called_by(step)
+            for name in (() if step.function.name == JOB_START else called_by(step))
             for function in reached(name, functions)
             for value in all_values(function)
             for read in value.reads

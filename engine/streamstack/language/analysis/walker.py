@@ -224,7 +224,7 @@ class Walker(Blocks):
         content = PLAIN
         if lazy:
             content = Content((self._make(node, read, emissions),), plain=False)
-        elif effects.calls:
+        elif effects.calls and effects.gives == "either":  # what a job emits is not sent here
             found = self._call(step, contents, event, state)
             if found is None:
                 return None
@@ -528,11 +528,8 @@ def _follow(walker: Walker) -> tuple[AnalysisState | None, Content]:
             content = Content((made,), plain=declared.type == "json")
             state.names[f"input.{declared.name}"] = Binding(sure=True, content=content)
     if isinstance(definition, Endpoint):
-        for _, value in definition.headers:
+        for value in definition.bindings:
             walker.names.read(value, state)
-        for limit in definition.rate_limits:
-            for value in limit.bindings:
-                walker.names.read(value, state)
         if definition.response_type == "json":
             walker.answer_json()
     end, returned = walker.leave_frame(walker.follow(walker.graph.root, state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -21,6 +22,7 @@ from streamstack.language.expressions.grammar import (
     too_deep,
 )
 from streamstack.language.expressions.templates import Program, Template, compile_template
+from streamstack.language.filters import FILTERS, Operation
 from streamstack.language.findings import make_diagnostic
 from streamstack.language.source import Node, Scalar, Sequence
 
@@ -171,6 +173,17 @@ def _finding(problem: Problem, scalar: Scalar) -> Diagnostic:
     if hint and scalar.style == "double":  # in which YAML takes a backslash for itself
         hint = hint.replace("\\<", "\\\\<")
     return make_diagnostic(problem.code, mark, problem.message, hint, problem.replacement(scalar))
+
+
+def use_filters(own: Mapping[str, Operation]) -> None:
+    """Let expressions use the filters of a project's plug-ins, and none of another project's."""
+    before = {name: each for name, each in FILTERS.items() if each.plugin}
+    if before == own:
+        return
+    for name in before:
+        del FILTERS[name]
+    FILTERS.update(own)
+    _parse_text.cache_clear()  # which filters there are decides what is wrong with a text
 
 
 @lru_cache(maxsize=8192)

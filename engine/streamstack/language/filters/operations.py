@@ -66,6 +66,7 @@ class Operation:
     shape: str = ""
     arguments: Sequence[str] = ()
     same_as: str = ""
+    plugin: str = ""  # the file that declares it
 
     @property
     def takes(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import PurePath
@@ -15,6 +16,7 @@ from streamstack.language.definition import (
     STRICT,
     Arguments,
     Authentication,
+    Cache,
     ConstantArgument,
     Definition,
     Endpoint,
@@ -30,7 +32,7 @@ from streamstack.language.definition import (
     Way,
 )
 from streamstack.language.expressions import Value
-from streamstack.language.keys import DOCUMENTS, LIMIT, METHODS, NOT_YET, TYPES, WAY
+from streamstack.language.keys import CACHE, DOCUMENTS, LIMIT, METHODS, TYPES, WAY
 from streamstack.language.loading.arguments import (
     ArgumentReader,
     Faults,
@@ -50,6 +52,7 @@ from streamstack.language.settings import RESUMABLE, Streaming, parse_streaming
 from streamstack.language.values import MISSING, parse_rate
 from streamstack.spec import fields_of, is_null
 
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Keys of which the text is looked at more closely than its type, and `streaming`, which has a reader of its own.
 _UNREAD: Final = ("kind", "method", "path", "name", "streaming", "authentication", "before", "after")
 
@@ -206,15 +209,6 @@ class _DocumentReader:
         self, values: dict[str, Any], common: dict[str, Any], inheritance: Inheritance, input_rules: InputRules
     ) -> Endpoint:
         streaming_defaults = inheritance.streaming
-        for key, meaning in NOT_YET.items():
-            written = self.root.key(key)
-            if self._get(key) is not None and written is not None:
-                self.faults.add(
-                    "not-yet",
-                    written.mark,
-                    f"`{key}` is not served by this version, which {meaning}: it is refused",
-                    "remove it if a reverse proxy in front of the server does the same",
-                )
         declared = self._get("inputParameters")
         inputs = read_inputs(declared, self.faults)
         path, method = self._path(inheritance.prefix), self._method()
@@ -251,7 +245,7 @@ class _DocumentReader:
             response_schema=self._response_schema(response_type),
             authentication=self._authentication(),
             rate_limits=self._rate_limits(values.get("rate_limit", ())),
-            cache=self._get("cache"),
+            cache=self._cache(values.get("cache"), inputs),
             **common,
         )
 
@@ -409,6 +403,25 @@ class _DocumentReader:
             reading.refuse(node)
         # Even where something is wrong: it is not everybody who may call.
         return Authentication(tuple(reading.ways), reading.optional)
+
+    def _cache(self, arguments: Arguments | None, inputs: tuple[Input, ...]) -> Cache | None:
+        if not isinstance(arguments, Arguments):
+            return None
+        for each in inputs:
+            if each.type in ("file", "stream"):
+                message = f"the endpoint has a {each.type} as input, so its answers can't be cached"
+                self.faults.add("not-cacheable", arguments.mark, message)
+        values = python_values(CACHE, arguments)
+        names = values.pop("headers", ())
+        for name in names:
+            if _HEADER.fullmatch(name) is None:
+                message = f"`{name}` is not a valid header name: letters, digits and - only"
+                self.faults.add("bad-name", arguments.mark, message)
+        if not isinstance(values.get("ttl"), float | int):
+            return None  # which is reported
+        if isinstance(by := values.get("by"), Value) and by.constant is None:
+            del values["by"]
+        return Cache(arguments.mark, headers=tuple(map(str.lower, names)), **values)
 
     def _rate_limits(self, limits: tuple[Arguments, ...]) -> tuple[RateLimit, ...]:
         node = self._get("rateLimit")

@@ -14,7 +14,7 @@ from streamstack.language.analysis.promises import OTHERS, UNNAMED
 from streamstack.language.analysis.types import Results
 from streamstack.language.authentication import ApiKey, CredentialPlace, Method
 from streamstack.language.definition import Endpoint, Project
-from streamstack.language.graph import Graph
+from streamstack.language.graph import JOB_START, Graph
 from streamstack.language.openapi.chunks import Payloads, output_schema
 from streamstack.language.openapi.components import Components
 from streamstack.language.openapi.requests import JSON, make_body, make_parameters, portable, template_of
@@ -23,6 +23,7 @@ from streamstack.language.openapi.responses import (
     error_statuses,
     formats_of,
     is_bodiless,
+    is_validated,
     make_content,
     make_errors,
     make_upgrade,
@@ -107,6 +108,7 @@ class _Maker:
         for endpoint in endpoints:
             path = template_of(endpoint.path)
             paths.setdefault(path, {})[endpoint.method.lower()] = self._operation(endpoint)
+        self._resumed += [(each, self._job_events()) for each in endpoints if self._starts_jobs(each)]
         if self._resumed:
             paths["/_streams/{id}"] = self._streams()
         for name, schema in self._authored.items():
@@ -191,6 +193,8 @@ class _Maker:
         forbidden = any(way.scopes or self._in_cookie(way.name) for way in ways)
         if endpoint.streaming.resume is not None:
             responses["204"] = {"description": "The stream has ended, and the client has received all of it."}
+        if is_validated(endpoint):
+            responses["304"] = {"description": "The client has the content already.", "headers": headers}
         errors = error_statuses(endpoint, nodes, has_body=has_body, has_parameters=has_parameters, scopes=forbidden)
         spec = BY_NAME.get(endpoint.streaming.format) if endpoint.response_type == "streaming" else None
         any_status = raises_any_status(nodes)
@@ -258,6 +262,21 @@ class _Maker:
 
     # -- resume and cancel
 
+    def _starts_jobs(self, endpoint: Endpoint) -> bool:
+        return any(node.step.function.name == JOB_START for node in reachable(Graph(endpoint), self._graphs))
+
+    def _job_events(self) -> Schema:
+        """Return the content of the progress of any job."""
+        schema = {
+            "type": "object",
+            "description": "An event of a job: a chunk of its function, `restarted` with the number of the attempt, "
+            "`done` with what the function returned, `error` or `gap`.",
+            "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+            "required": ["data", "id"],
+            "additionalProperties": False,
+        }
+        return {"text/event-stream": {"itemSchema": self._components.add("schemas", "JobEvent", schema)}}
+
     def _streams(self) -> dict[str, Any]:
         """Return the path where resumable streams are read and stopped."""
         components = self._components
@@ -283,7 +302,7 @@ class _Maker:
         }
         reading = {
             "operationId": "resumeStream",
-            "summary": "Resume a stream",
+            "summary": "Resume a stream, or read the progress of a job",
             "security": security,
             "parameters": [components.parameter("LastEventId"), after, components.parameter("LastEventIdInQuery")],
             "responses": {
@@ -326,6 +345,8 @@ def _schemes(name: str, method: Method) -> Iterator[tuple[str, Mapping[str, Any]
         if place.where == "header" and place.name.lower() == "authorization":
             bearer = {"type": "http", "scheme": "bearer"}
             yield named, bearer if isinstance(method, ApiKey) else bearer | {"bearerFormat": "JWT"}
+        elif place.where == "subprotocol":
+            yield named, {"type": "apiKey", "in": "header", "name": "Sec-WebSocket-Protocol"}
         else:
             yield named, {"type": "apiKey", "in": place.where, "name": place.name}
 

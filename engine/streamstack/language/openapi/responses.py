@@ -19,6 +19,8 @@ from streamstack.spec import Nesting
 
 #: What the functions fail with, by the beginning of their names: error codes, besides those of every run.
 _FAILURES: Final[Mapping[str, tuple[str, ...]]] = {
+    "email.": ("email-refused", "email-connection", "email-unconfirmed"),
+    "webhook.": ("http-status", "http-connection"),
     "http.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
     "websocket.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
     "llm.": ("http-status", "http-connection", "stream-lost", "invalid-chunk"),
@@ -102,6 +104,8 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
         names.append("X-Stream-Id")
     if any(each.rate for each in endpoint.rate_limits):
         names += RATE_HEADERS
+    if endpoint.cache is not None:
+        names += ("Age", "Cache-Status", *(("ETag",) if is_validated(endpoint) else ()))
     headers = components.headers(*names)
     own = [name for name, _ in endpoint.headers]
     for node in nodes:
@@ -115,6 +119,12 @@ def success_headers(endpoint: Endpoint, nodes: list[Node], components: Component
         if name.lower() not in ("content-type", *map(str.lower, headers)):
             headers[name] = {"schema": {"type": "string"}}
     return headers
+
+
+def is_validated(endpoint: Endpoint) -> bool:
+    """Tell whether responses have an entity tag: cached ones that are sent in one piece."""
+    whole = endpoint.response_type == "json" or endpoint.streaming.format in ("auto", "json")
+    return endpoint.cache is not None and whole and endpoint.method in ("GET", "HEAD")
 
 
 def own_media_types(endpoint: Endpoint, nodes: list[Node]) -> list[str]:
@@ -181,7 +191,9 @@ def raised(nodes: list[Node]) -> Iterator[tuple[int, str, str]]:
 
 
 def raises_any_status(nodes: list[Node]) -> bool:
-    """Tell whether the status of an error is a binding."""
+    """Tell whether the status of an error is a binding, or is for a plug-in to say."""
+    if any(each.step.function.plugin for each in nodes):
+        return True
     thrown = [each for each in nodes if each.step.function.name in ("throw", "precondition")]
     return any(not isinstance(constant(each.arguments.get("status"), 0), int) for each in thrown)
 

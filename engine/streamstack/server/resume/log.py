@@ -12,6 +12,7 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from streamstack import clock
+from streamstack.connections.jobs import STRIDE
 from streamstack.errors import RunError
 from streamstack.formats.spec import Encoder
 from streamstack.language.authentication import Methods
@@ -139,7 +140,8 @@ class Origin:
     """Where a stream comes from, and how it is written.
 
     ``owner`` identifies the caller, "" without authentication; ``endpoint`` is the endpoint's title. ``cancels``: the
-    run is cancelled when it has had no reader for `keep`. ``buffer``: bytes a reader may be behind.
+    run is cancelled when it has had no reader for `keep`. ``buffer``: bytes a reader may be behind. ``job``: it is the
+    progress of a job, which waits for no reader, and which another process may go on with.
     """
 
     id: str
@@ -151,6 +153,11 @@ class Origin:
     cancels: bool = True
     buffer: int = 256 * 1024
     policy: StreamPolicy = field(default_factory=StreamPolicy)
+    job: bool = False
+
+    def restarts_at(self, number: int) -> bool:
+        """Whether a chunk is the first of another process, which says so: none is missing before it."""
+        return self.job and number > 0 and number % STRIDE == 0
 
 
 class StreamLog:
@@ -207,6 +214,10 @@ class StreamLog:
         if self.replicator is not None:
             self.replicator.changed(self)
 
+    def continue_from(self, number: int) -> None:
+        """Give the chunks of an empty log numbers from this one on."""
+        self._base = self.first = self.next = number
+
     def append(self, parts: list[bytes]) -> None:
         """Append encoded chunks, and push them to live readers."""
         data = b"".join(parts)
@@ -229,7 +240,8 @@ class StreamLog:
 
     def trim(self, chunks: int, size: int) -> None:
         """Drop the oldest chunks past these bounds, but none that a connected reader still needs."""
-        floor = min((reader.position for reader in self.slow), default=self.next)
+        needed = () if self.origin.job else self.slow
+        floor = min((reader.position for reader in needed), default=self.next)
         frames, at = self._frames, self.first - self._base
         end, most = floor - self._base, self.next - self._base - chunks
         while at < end and (at < most or self.size > size):
@@ -280,7 +292,9 @@ class StreamLog:
 
         ``more``: the chunks that it has not handed over yet.
         """
-        if self.slow:
+        if self.origin.job:
+            pass
+        elif self.slow:
             resume = self.origin.resume
             full = self.next - self.first >= resume.max_chunks or self.size >= resume.max_size
             for reader in self.slow:

@@ -252,7 +252,7 @@ async def answer_streams(service: Service, request: Request, path: str) -> Sent:
         raise unknown_stream()
     await _authorize(service, request, stream.origin)  # whatever is served there by now
     if request.method == "DELETE":
-        if await stop(service.streams, stream):
+        if await (service.jobs.cancel(name) if stream.origin.job else stop(service.streams, stream)) is not False:
             return send(request, 204, cors, b"")
         return send(request, 202, JSON + cors, b'{"status":"stopping"}')
     source = read(service, stream, request, cors, first_needed(request, name))
@@ -331,7 +331,11 @@ def _upgrade(service: Service, request: Request, origin: Origin) -> None:
         raise upgrade_required()
     check_origin(request, service.cors)
     policy = origin.policy
-    request.websocket = WebSocket(request, WebSocketOptions(policy.keep_alive, compress=policy.compress))
+    guard = policy.guard(service.context.authentication)
+    subprotocols = guard.subprotocols if guard is not None else ()
+    request.websocket = WebSocket(
+        request, WebSocketOptions(policy.keep_alive, subprotocols=subprotocols, compress=policy.compress)
+    )
 
 
 def _too_many_readers() -> RunError:
@@ -387,7 +391,7 @@ async def produce(
         try:
             if served.prepare is not None:
                 sink.headers += served.prepare(run, run_inputs.inputs)
-            sink.finish(await timer.attend(served.start(run, run_inputs.inputs)))
+            sink.finish(await timer.attend(served.begin(service, run, run_inputs.inputs)))
             outcome = ended = "completed"
         except asyncio.CancelledError:
             error = timer.stopped()

@@ -65,6 +65,7 @@ def write_origin(origin: Origin) -> bytes:
         "run": origin.run,
         "cancels": origin.cancels,
         "buffer": origin.buffer,
+        "job": origin.job,
         "resume": [resume.keep, resume.max_chunks, resume.max_size],
         "ways": None if access is None else [[way.name, *way.scopes] for way in access.ways],
         "optional": access is not None and access.optional,
@@ -97,6 +98,7 @@ def read_origin(name: str, data: bytes) -> Origin:
         bool(fields["cancels"]),
         int(fields["buffer"]),
         policy,
+        bool(fields.get("job")),
     )
 
 
@@ -365,6 +367,10 @@ class SharedStore:
         if not isinstance(have, int):
             self._schedule(record)
             return
+        if have == -1 and stream_log.origin.job:
+            record.opened = False  # its job is stored again, too
+            self._schedule(record)
+            return
         if have < 0:
             # Another process ended it as lost, and remote readers were told; or the store has lost it. It goes on for
             # the readers of this process alone.
@@ -387,6 +393,19 @@ class SharedStore:
         stream_log.wake_writer()
         if record.due:
             self._schedule(record)
+
+    def withdraw(self, stream_log: StreamLog) -> None:
+        """Write no more of a log: another process goes on with the stream."""
+        if (record := self._records.get(stream_log)) is not None:
+            self._drop(record)
+
+    async def flush(self, stream_log: StreamLog) -> None:
+        """Wait until the store has all of a log, for some seconds."""
+        for _ in range(int(FLUSH_TIMEOUT / 0.02)):
+            record = self._records.get(stream_log)
+            if record is None or not record.due or not self._reached:
+                break
+            await asyncio.sleep(0.02)
 
     def _drop(self, record: Replication) -> None:
         self._due.pop(record, None)
@@ -484,7 +503,7 @@ class LeaseMonitor:
 
     async def expired(self, seen: Seen) -> bool:
         """Tell whether the process is gone. The first that notices ends the stream for all."""
-        if seen.alive:
+        if seen.alive or self._stream.origin.job:  # another process takes a job over
             self._since = 0.0
             return False
         self._since = self._since or clock.monotonic()

@@ -423,6 +423,8 @@ class LogReader:
         head = stream_log.head
         assert head is not None
         before = b""
+        if self.position < stream_log.first and stream_log.origin.restarts_at(stream_log.first):
+            self.position = stream_log.first
         if self.position < stream_log.first:
             before = self._delivery.encoder.gap(
                 {"from": self.position, "to": stream_log.first - 1}, stream_log.first - 1
@@ -541,7 +543,7 @@ class RemoteReader:
         """Copy what was seen, and report what is missing."""
         parts: list[bytes] = []
         for piece in seen.pieces:
-            if piece.first > self._position:
+            if piece.first > self._position and not self._stream.origin.restarts_at(piece.first):
                 parts.append(self._gap(piece.first))
             skip = max(self._position - piece.first, 0)
             parts += piece.frames[skip:]
