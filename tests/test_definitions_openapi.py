@@ -32,6 +32,9 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ("GET", "/api/ratings", "", b"", "", 200),
     ("POST", "/api/stream-chat", "", b'{"message": "Hi", "streamOptions": {"includeMetadata": true}}', JSON, 200),
     ("POST", "/api/stream-chat", "", b"{}", JSON, 400),
+    ("POST", "/api/broadcasts", "", b'{"title": "News", "text": "Hi"}', JSON, 200),
+    ("POST", "/api/broadcasts", "", b"{}", JSON, 400),
+    ("POST", "/api/broadcasts/received", "", b"{}", JSON, 200),
     ("GET", "/api/conversations", "", b"", "", 200),
     ("GET", "/api/conversations/{conversation}", "7d444840-9dc0-11d1-b245-5ffdce74fad2", b"", "", 404),
     ("GET", "/api/conversations/{conversation}", "no-uuid", b"", "", 400),
@@ -85,7 +88,12 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ("GET", "/simulator/prices", "?perConnection=3&beat=0", b"", "", 200),
 ]
 #: Operations that need another one first.
-LATER = {("get", "/api/orders/live"), ("get", "/_streams/{id}"), ("delete", "/_streams/{id}")}
+LATER = {
+    ("get", "/api/orders/live"),
+    ("get", "/api/broadcasts/live"),
+    ("get", "/_streams/{id}"),
+    ("delete", "/_streams/{id}"),
+}
 
 
 @pytest.fixture
@@ -159,6 +167,10 @@ async def test_answers_are_as_the_document_says(server: Process) -> None:
     while not (await asyncio.wait({listening}, timeout=0.1))[0]:
         await ask(server, "POST", "/api/orders", b'{"product": 8}', JSON)
     assert contract.check("GET", "/api/orders/live", listening.result()) == 2
+    listening = asyncio.create_task(ask(server, "GET", "/api/broadcasts/live?limit=1", b"", ""))
+    while not (await asyncio.wait({listening}, timeout=0.1))[0]:
+        await ask(server, "POST", "/api/broadcasts", b'{"title": "News", "text": "Hi"}', JSON)
+    assert contract.check("GET", "/api/broadcasts/live", listening.result()) == 2
     begun = next(each for (_, path, *_), each in zip(waiting, replies, strict=True) if path == "/api/long-report")
     stream = begun.headers["x-stream-id"]
     for method, path, status in (
