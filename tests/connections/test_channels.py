@@ -343,6 +343,27 @@ async def test_the_members_of_a_process_that_died_leave(redis_url: str, monkeypa
         await silent(watcher)
 
 
+async def test_a_member_that_joins_first_brings_back_the_others(tmp_path: Path) -> None:
+    """After Redis has lost its data, all members are written again, also if a new one renews the lease first."""
+    server = RedisServer(tmp_path / "redis").start()
+    try:
+        async with AsyncExitStack() as stack:
+            here = await opened(stack, server.url)
+            for name in ("one", "two", "news"):
+                await here.subscribe(name, member="ada")
+            server.query("FLUSHALL")
+            await here.subscribe("news", member="bob")
+
+            async def present() -> bool:
+                return [await here.members(name) for name in ("one", "two")] == [["ada"], ["ada"]] and len(
+                    await here.members("news")
+                ) == 2
+
+            await eventually(present)
+    finally:
+        server.stop()
+
+
 async def test_an_unreachable_redis_refuses(tmp_path: Path) -> None:
     """A failed subscription leaves nothing behind."""
     server = RedisServer(tmp_path / "redis").start()

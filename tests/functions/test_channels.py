@@ -43,8 +43,8 @@ UNREAD = """
   as: present
 - return: << present.count >>
 """
-NOBODY = """
-- channel.publish: {channel: nobody, content: << input.content >>}
+QUIET = """
+- channel.publish: {channel: quiet, content: << input.content >>}
   as: id
 - return: << id is string >>
 """
@@ -91,7 +91,7 @@ async def test_a_subscription_ends_with_its_run(stack: str, result: Any) -> None
 async def test_publishing_needs_no_subscriber(content: Any) -> None:
     """Any data can be published."""
     context = Context()
-    assert await ran(context, NOBODY, {"content": content})
+    assert await ran(context, QUIET, {"content": content})
     await context.aclose()
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from streamstack.runtime.run import SharedChunk
+from streamstack.server.response import LiveSink
 from tests.server.authenticating import project
 from tests.server.serving import Client, Reply, Server
 
@@ -105,8 +107,17 @@ FORMATS = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
 
 @pytest.mark.parametrize("accepts", FORMATS)
 @pytest.mark.parametrize("sends", [ALL, LOOPED])
-async def test_the_loop_and_the_relay_send_the_same_bytes(tmp_path: Path, sends: str, accepts: str) -> None:
+async def test_the_loop_and_the_relay_send_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends: str, accepts: str
+) -> None:
     """Objects, texts with line breaks, numbers and events: each subscriber receives all of them, in order."""
+    emit_shared, relayed = LiveSink.emit_shared, []
+
+    def counted(sink: LiveSink, chunk: SharedChunk) -> bool:
+        relayed.append(emit_shared(sink, chunk))
+        return relayed[-1]
+
+    monkeypatch.setattr(LiveSink, "emit_shared", counted)
     contents = [{"n": 1, "list": [None, True]}, "a\r\nb", "\u00e9\u2603", 7, 1.5, False, ["x"]]
     async with serving(tmp_path, sends) as server:
         clients = [await subscribed(server, extra=f"Accept: {FORMATS[accepts]}\r\n") for _ in range(3)]
@@ -114,6 +125,7 @@ async def test_the_loop_and_the_relay_send_the_same_bytes(tmp_path: Path, sends:
         ids.append(json.loads((await publish(server, "the end")).body))
         texts = [await received(client, "the end") for client in clients]
         assert texts[0] == texts[1] == texts[2]
+    assert sum(relayed) == (3 * len(contents) if sends == ALL else 0)  # the loop sends the first one
     if accepts == "ndjson":
         lines = [json.loads(line) for line in texts[0].splitlines()]
         assert [line["content"] for line in lines] == [*contents, "the end"]

@@ -116,9 +116,12 @@ return {fields[1] or '0', fields[2] or '', fields[3] or '', now, entries, keyed}
 #: Writes and removes members. KEYS: the channel's hash, the members of the process, the processes, the counts of
 #: members, the channels of the process, the leases. ARGV: the process, the name of the channel, milliseconds, where it
 #: is announced, milliseconds of a lease, then for each member its key and what is written of it, "" to remove it.
+#: Returns whether the process had a lease.
 _PRESENCE: Final = Script("""
 local time = redis.call('TIME')
-redis.call('ZADD', KEYS[6], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[5], ARGV[1])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local had = tonumber(redis.call('ZSCORE', KEYS[6], ARGV[1]) or 0) > now
+redis.call('ZADD', KEYS[6], now + ARGV[5], ARGV[1])
 local changed = false
 for i = 6, #ARGV, 2 do
   local key, written = ARGV[i], ARGV[i + 1]
@@ -144,7 +147,7 @@ if changed then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
   redis.call('PUBLISH', ARGV[4], '')
 end
-return 1
+return had and 1 or 0
 """)
 
 #: Removes the members of a process without a lease. KEYS: the channel's hash, the members of the process, the
@@ -509,11 +512,19 @@ class RedisChannels:
         ]
         values = [self._process, name, int(_KNOWN * 1000), self._key("news", name), int(LEASE * 1000)]
         values += [part for pair in written.items() for part in pair]
-        await self._redis.call(_PRESENCE, keys, values, again=True)
+        had = await self._redis.call(_PRESENCE, keys, values, again=True)
         here = self._members_here(name)
         doubtful.difference_update(key for key, data in written.items() if (key in here) == bool(data))
+        if not had:
+            self._doubt_all()
         if not doubtful and self._doubtful.get(name) is doubtful:
             del self._doubtful[name]
+
+    def _doubt_all(self) -> None:
+        """Note that Redis may have lost the members of this process."""
+        for name, channel in self._channels.items():
+            if channel.members:
+                self._doubtful.setdefault(name, set()).update(channel.members)
 
     # ------------------------------------------------------------- leases
 
@@ -530,9 +541,7 @@ class RedisChannels:
                 had, expired = await self._redis.call(_RENEW, [self._leases], values, again=True)
                 if not had or clock.monotonic() - written > _REPEAT:
                     written = clock.monotonic()
-                    for name, channel in self._channels.items():
-                        if channel.members:
-                            self._doubtful.setdefault(name, set()).update(channel.members)
+                    self._doubt_all()
                 for name, doubtful in list(self._doubtful.items()):
                     await self._write_members(name, list(doubtful))
                 for process in expired:

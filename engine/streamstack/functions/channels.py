@@ -211,6 +211,8 @@ def _unread() -> Batches:
 class _Messages(Stream):
     """The stream of a subscription. One object holds all of it: there may be many thousands."""
 
+    relays = True
+
     __slots__ = ("_channel", "_matches", "_member", "_on_gap", "_release", "_run", "_subscription")
 
     def __init__(

@@ -23,7 +23,7 @@ from streamstack.runtime.compiler import Code, Loop, source_of, value_of, values
 from streamstack.runtime.concurrency import concurrently, together
 from streamstack.runtime.faults import caught, located
 from streamstack.runtime.run import Run
-from streamstack.runtime.values import ENDLESS, Iterations, RelayedFields, Unchanged, iterate, relayed_batch
+from streamstack.runtime.values import ENDLESS, Iterations, RelayedFields, Unchanged, batches_of, iterate
 from streamstack.spec import Binds, Bound, Condition, Constant, Group, ListOf, Named, Nesting, OneOf, StackOf, Variable
 
 log = structlog.get_logger("streamstack.run")
@@ -210,11 +210,11 @@ def _sequential(node: Node, code: Code, source: str, index: str) -> None:
         code.line(f"{index} = -1")
         # A loop that stops at its limit does not wait for the item after.
         more = f"{index} + 1 < {limit} and " if limit is not None and _stops(node) else ""
-        fields = _relayed(node, code)
-        next_batch = f"{source}.batch()"
-        if fields is not None:
-            next_batch = f"{code.constant(relayed_batch)}({source}, {code.constant(fields)})"
-        more_batches = f"{more}({batch} := await {next_batch})"
+        next_batch = f"{source}.batch"
+        if (fields := _relayed(node, code)) is not None:
+            next_batch = code.fresh("next")
+            code.line(f"{next_batch} = {code.constant(batches_of)}({source}, {code.constant(fields)})")
+        more_batches = f"{more}({batch} := await {next_batch}())"
         with code.indented(f"while {more_batches}:", blocks=1), code.looping():
             with code.indented(f"for {item} in {batch}:", blocks=1):
                 _yield_to_loop(code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any, Final, Literal, TypeAlias
@@ -55,6 +55,8 @@ class Stream(Opaque):
 
     __slots__ = ("_batches", "_contents", "_encoded", "_open", "_properties", "about", "count", "finished")
     kind = "stream"
+    #: Whether `relay` may do something.
+    relays = False
 
     def __init__(
         self,
@@ -165,11 +167,16 @@ def iterate(value: Any, *, unchanged: Unchanged = False) -> Stream | Items:
     raise RunError("template", f"{a_kind(value)} can't be iterated: {advice}")
 
 
-async def relayed_batch(source: Stream | Items, fields: RelayedFields) -> Sequence[Any]:
-    """Wait for items that the loop has to look at; what a stream can relay without it, it does."""
-    if isinstance(source, Stream):
+def batches_of(source: Stream | Items, fields: RelayedFields) -> Callable[[], Awaitable[Sequence[Any]]]:
+    """Return what waits for items that the loop has to look at; what a stream can relay without it, it does."""
+    if not isinstance(source, Stream) or not source.relays:
+        return source.batch
+
+    async def relayed_batch() -> Sequence[Any]:
         await source.relay(fields)
-    return await source.batch()
+        return await source.batch()
+
+    return relayed_batch
 
 
 class Iterations:
