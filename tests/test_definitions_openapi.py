@@ -82,10 +82,17 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
         200,
     ),
     ("GET", "/simulator/catalogue", "?page=2", b"", "", 200),
+    ("PUT", "/api/price-board/{symbol}", "ACME", b'{"price": 1.5}', JSON, 200),
     ("GET", "/simulator/prices", "?perConnection=3&beat=0", b"", "", 200),
 ]
 #: Operations that need another one first.
-LATER = {("get", "/api/orders/live"), ("get", "/_streams/{id}"), ("delete", "/_streams/{id}")}
+LATER = {
+    ("get", "/api/orders/live"),
+    ("get", "/api/price-board"),
+    ("get", "/api/rooms/{room}"),
+    ("get", "/_streams/{id}"),
+    ("delete", "/_streams/{id}"),
+}
 
 
 @pytest.fixture
@@ -111,6 +118,19 @@ async def ask(server: Process, method: str, path: str, body: bytes, headers: str
     client.writer.write(body)
     try:
         return parse(await asyncio.wait_for(client.reader.read(), 20))
+    finally:
+        client.close()
+
+
+async def begin(server: Process, path: str) -> Reply:
+    """Return the first event of a stream without an end."""
+    client = await server.connect()
+    client.ask(path, extra="Accept: text/event-stream\r\n")
+    raw = b""
+    try:
+        while b"\n\n" not in raw:
+            raw += await asyncio.wait_for(client.reader.read(65_536), 20)
+        return parse(raw)
     finally:
         client.close()
 
@@ -159,6 +179,8 @@ async def test_answers_are_as_the_document_says(server: Process) -> None:
     while not (await asyncio.wait({listening}, timeout=0.1))[0]:
         await ask(server, "POST", "/api/orders", b'{"product": 8}', JSON)
     assert contract.check("GET", "/api/orders/live", listening.result()) == 2
+    assert contract.check("GET", "/api/price-board", await begin(server, "/api/price-board")) == 1
+    assert contract.check("GET", "/api/rooms/{room}", await begin(server, "/api/rooms/tea?name=ann")) == 1
     begun = next(each for (_, path, *_), each in zip(waiting, replies, strict=True) if path == "/api/long-report")
     stream = begun.headers["x-stream-id"]
     for method, path, status in (
