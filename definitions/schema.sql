@@ -76,3 +76,11 @@ CREATE TABLE IF NOT EXISTS ratings (
     comment  text NOT NULL,
     rated    timestamptz NOT NULL DEFAULT now()
 );
+
+-- broadcast.yaml
+CREATE TABLE IF NOT EXISTS broadcasts (
+    id    uuid PRIMARY KEY,
+    title text NOT NULL,
+    text  text NOT NULL,
+    sent  timestamptz NOT NULL DEFAULT now()
+);

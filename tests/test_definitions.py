@@ -11,6 +11,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import aiohttp
 import asyncpg
 import pytest
 import pytest_asyncio
@@ -469,3 +470,24 @@ async def test_the_long_report_waits_for_its_reader(server: Process) -> None:
     assert read[-1]["event"] == "done"
     again = await server.ask("GET", f"/_streams/{last.partition('/')[0]}")
     assert events(again.body) == read
+
+
+async def test_an_announcement_reaches_every_destination(server: Process) -> None:
+    """Readers over SSE and WebSocket get it, and the response has the outcome of each destination."""
+    address = f"http://127.0.0.1:{server.port}/api/broadcasts"
+    reading = asyncio.create_task(
+        server.ask("GET", "/api/broadcasts/live?limit=1", b"", "Accept: text/event-stream\r\n")
+    )
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{address}/live?limit=1") as socket:
+        await asyncio.sleep(0.2)
+        async with session.post(address, json={"title": "News", "text": "We are open."}) as answer:
+            *sent, end = events(await answer.read())
+        message = await socket.receive_json(timeout=5)
+    outcomes = {each["destination"]: each["result"] for each in (json.loads(one["data"]) for one in sent)}
+    assert {each["event"] for each in sent} == {"sent"}
+    assert outcomes.keys() == {"readers", "database", "webhook", "mail"}
+    assert (outcomes["webhook"], outcomes["mail"]) == (1, ["news@example.org", "ada@example.org", "grace@example.org"])
+    assert end["event"] == "done"
+    (read, _) = events((await reading).body)
+    announcement = {"id": outcomes["database"], "title": "News", "text": "We are open."}
+    assert (json.loads(read["data"]), message["content"]) == (announcement, announcement)

@@ -32,6 +32,9 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
     ("GET", "/api/ratings", "", b"", "", 200),
     ("POST", "/api/stream-chat", "", b'{"message": "Hi", "streamOptions": {"includeMetadata": true}}', JSON, 200),
     ("POST", "/api/stream-chat", "", b"{}", JSON, 400),
+    ("POST", "/api/broadcasts", "", b'{"title": "News", "text": "Hi"}', JSON, 200),
+    ("POST", "/api/broadcasts", "", b"{}", JSON, 400),
+    ("POST", "/api/broadcasts/received", "", b"{}", JSON, 200),
     ("GET", "/api/conversations", "", b"", "", 200),
     ("GET", "/api/conversations/{conversation}", "7d444840-9dc0-11d1-b245-5ffdce74fad2", b"", "", 404),
     ("GET", "/api/conversations/{conversation}", "no-uuid", b"", "", 400),
@@ -90,6 +93,7 @@ LATER = {
     ("get", "/api/orders/live"),
     ("get", "/api/price-board"),
     ("get", "/api/rooms/{room}"),
+    ("get", "/api/broadcasts/live"),
     ("get", "/_streams/{id}"),
     ("delete", "/_streams/{id}"),
 }
@@ -181,6 +185,10 @@ async def test_answers_are_as_the_document_says(server: Process) -> None:
     assert contract.check("GET", "/api/orders/live", listening.result()) == 2
     assert contract.check("GET", "/api/price-board", await begin(server, "/api/price-board")) == 1
     assert contract.check("GET", "/api/rooms/{room}", await begin(server, "/api/rooms/tea?name=ann")) == 1
+    listening = asyncio.create_task(ask(server, "GET", "/api/broadcasts/live?limit=1", b"", ""))
+    while not (await asyncio.wait({listening}, timeout=0.1))[0]:
+        await ask(server, "POST", "/api/broadcasts", b'{"title": "News", "text": "Hi"}', JSON)
+    assert contract.check("GET", "/api/broadcasts/live", listening.result()) == 2
     begun = next(each for (_, path, *_), each in zip(waiting, replies, strict=True) if path == "/api/long-report")
     stream = begun.headers["x-stream-id"]
     for method, path, status in (

@@ -34,9 +34,9 @@ def open_mailer(context: Context) -> Mailer:
     from streamstack.connections.mail import FileMailer, SmtpMailer  # noqa: PLC0415
 
     settings = context.email
-    if settings.server is not None:
+    if settings.server is not None and settings.server.host:
         return SmtpMailer(settings, settings.server)
-    if context.dev:
+    if context.dev or settings.server is not None:
         return FileMailer(settings, context.folder / "mail")
     raise RunError("template", "`email.send` needs `email: {url: ...}` in streamstack.yaml", final=True)
 

@@ -15,6 +15,8 @@ from streamstack.spec import Constant, setting
 _ADDRESS: Final = re.compile(r"(?:(?P<name>[^<>]*?)\s*<(?P<inner>[^<>\s]+)>|(?P<plain>\S+))")
 #: Without quoted local parts and address literals, which no mailbox of today needs.
 _SPEC: Final = re.compile(r"[^\s@<>()\[\]\\,;:\"]{1,64}@[^\W_](?:[\w-]*\w)?(?:\.[^\W_](?:[\w-]*\w)?)*")
+#: The URL that stands for no server: messages are written to files.
+FILES: Final = "file://"
 _PORTS: Final = {"smtp": 587, "smtps": 465}
 
 
@@ -68,7 +70,7 @@ def _address(value: Any) -> Address:
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail is submitted. ``secure`` is TLS from the first byte."""
+    """Where mail is submitted. ``secure`` is TLS from the first byte. Without a ``host``, messages become files."""
 
     host: str
     port: int
@@ -82,6 +84,8 @@ def _server(value: Any) -> MailServer:
     hint = "write it like smtps://user:password@mail.example.org:465"
     if not isinstance(value, str):
         raise ValueError(f"must be the URL of a mail server: {hint}")  # noqa: TRY004 - one error for every value
+    if value == FILES:
+        return MailServer("", 0, secure=False)
     parts = urlsplit(value)
     try:
         port = parts.port
@@ -98,9 +102,10 @@ class EmailSettings:
     """How mail is sent. Without a ``server``, `--dev` writes messages to files. Seconds and bytes."""
 
     server: MailServer | None = setting(
-        Constant(parse=_server, code="bad-url", empty=True, pattern="^$|^smtps?://"),
+        Constant(parse=_server, code="bad-url", empty=True, pattern="^$|^smtps?://|^file://$"),
         "URL of the mail server: smtps://user:password@host:465 (TLS), or smtp://user:password@host:587 (STARTTLS). "
-        "Special characters of the password are percent-encoded.",
+        "Special characters of the password are percent-encoded. file:// writes messages to `.streamstack/mail/`, as "
+        "`--dev` does without a URL.",
         None,
         key="url",
         secret=True,

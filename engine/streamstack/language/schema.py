@@ -340,7 +340,10 @@ def _value(wanted: Bound | Constant, *, mode: Mode) -> Schema:
     if text and "string" not in types:
         # A stream is a binding more often than a list.
         types.insert(0 if kind is Kind.ITEMS else len(types), "string")
-    schema: Schema = {"type": [*types, "null"] if kind is not Kind.SQL else "string"}
+    off = isinstance(wanted, Constant) and wanted.off
+    schema: Schema = {"type": [*types, *(["boolean"] if off else []), "null"] if kind is not Kind.SQL else "string"}
+    if off:
+        schema["not"] = {"const": True}
     if pattern:
         schema["pattern"] = pattern
     if "array" in types:
