@@ -85,11 +85,14 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
         200,
     ),
     ("GET", "/simulator/catalogue", "?page=2", b"", "", 200),
+    ("PUT", "/api/price-board/{symbol}", "ACME", b'{"price": 1.5}', JSON, 200),
     ("GET", "/simulator/prices", "?perConnection=3&beat=0", b"", "", 200),
 ]
 #: Operations that need another one first.
 LATER = {
     ("get", "/api/orders/live"),
+    ("get", "/api/price-board"),
+    ("get", "/api/rooms/{room}"),
     ("get", "/api/broadcasts/live"),
     ("get", "/_streams/{id}"),
     ("delete", "/_streams/{id}"),
@@ -119,6 +122,19 @@ async def ask(server: Process, method: str, path: str, body: bytes, headers: str
     client.writer.write(body)
     try:
         return parse(await asyncio.wait_for(client.reader.read(), 20))
+    finally:
+        client.close()
+
+
+async def begin(server: Process, path: str) -> Reply:
+    """Return the first event of a stream without an end."""
+    client = await server.connect()
+    client.ask(path, extra="Accept: text/event-stream\r\n")
+    raw = b""
+    try:
+        while b"\n\n" not in raw:
+            raw += await asyncio.wait_for(client.reader.read(65_536), 20)
+        return parse(raw)
     finally:
         client.close()
 
@@ -167,6 +183,8 @@ async def test_answers_are_as_the_document_says(server: Process) -> None:
     while not (await asyncio.wait({listening}, timeout=0.1))[0]:
         await ask(server, "POST", "/api/orders", b'{"product": 8}', JSON)
     assert contract.check("GET", "/api/orders/live", listening.result()) == 2
+    assert contract.check("GET", "/api/price-board", await begin(server, "/api/price-board")) == 1
+    assert contract.check("GET", "/api/rooms/{room}", await begin(server, "/api/rooms/tea?name=ann")) == 1
     listening = asyncio.create_task(ask(server, "GET", "/api/broadcasts/live?limit=1", b"", ""))
     while not (await asyncio.wait({listening}, timeout=0.1))[0]:
         await ask(server, "POST", "/api/broadcasts", b'{"title": "News", "text": "Hi"}', JSON)

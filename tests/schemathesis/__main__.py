@@ -21,8 +21,8 @@ from tests.redis import free_port
 ROOT: Final = Path(__file__).parent.parent.parent
 ENVIRONMENT: Final = ROOT / ".venv-schemathesis"
 STREAMSTACK: Final = os.fspath(Path(sys.executable).with_name("streamstack"))
-#: Seconds between the orders that end the streams of orders.
-ORDER_EVERY: Final = 0.1
+#: Seconds between the orders and prices that streams wait for.
+EVENT_EVERY: Final = 0.1
 #: Seconds that the server may take to start.
 START_TIMEOUT: Final = 60.0
 
@@ -47,13 +47,13 @@ def main(arguments: list[str]) -> int:
                 text=True,
             ).stdout.strip()
             ended = threading.Event()
-            orders = threading.Thread(target=_place_orders, args=(url, ended))
-            orders.start()
+            events = threading.Thread(target=_make_events, args=(url, ended))
+            events.start()
             try:
                 return _run(url, token, arguments)
             finally:
                 ended.set()
-                orders.join()
+                events.join()
         finally:
             server.terminate()
             server.wait()
@@ -79,12 +79,13 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     raise SystemExit("definitions/ can't be served: streamstack serve definitions --dev")
 
 
-def _place_orders(url: str, ended: threading.Event) -> None:
-    """Place orders, so that streams of orders begin and end."""
+def _make_events(url: str, ended: threading.Event) -> None:
+    """Place orders and publish prices, so that streams of them begin."""
     with httpx.Client() as client:
         number = 0
-        while not ended.wait(ORDER_EVERY):
+        while not ended.wait(EVENT_EVERY):
             client.post(f"{url}/api/orders", json={"product": number % 10_000 + 1})
+            client.put(f"{url}/api/price-board/ACME", json={"price": number})
             number += 1
 
 
