@@ -115,9 +115,7 @@ ERRORS = {
     "invalid-input": ErrorCode(400, "The request does not match the declared inputs. `errors` lists every problem."),
     "unauthorized": ErrorCode(401, "Authentication is missing or invalid."),
     "forbidden": ErrorCode(403, "The client is not allowed to do this."),
-    "not-found": ErrorCode(
-        404, "No endpoint has this path, `db.patch` found no row, or no run has this id."
-    ),
+    "not-found": ErrorCode(404, "No endpoint has this path, `db.patch` found no row, or no run has this id."),
     "unknown-stream": ErrorCode(404, "The stream does not exist: it has expired, or it belongs to another client."),
     "method-not-allowed": ErrorCode(405, "The path exists, but not for this method."),
     "not-acceptable": ErrorCode(406, "The endpoint supports none of the formats in `Accept`."),
