@@ -92,6 +92,7 @@ REQUESTS: list[tuple[str, str, str, bytes, str, int]] = [
 LATER = {
     ("get", "/api/orders/live"),
     ("get", "/api/price-board"),
+    ("get", "/api/shop-board"),
     ("get", "/api/rooms/{room}"),
     ("get", "/api/broadcasts/live"),
     ("get", "/_streams/{id}"),
@@ -184,6 +185,7 @@ async def test_answers_are_as_the_document_says(server: Process) -> None:
         await ask(server, "POST", "/api/orders", b'{"product": 8}', JSON)
     assert contract.check("GET", "/api/orders/live", listening.result()) == 2
     assert contract.check("GET", "/api/price-board", await begin(server, "/api/price-board")) == 1
+    assert contract.check("GET", "/api/shop-board", await begin(server, "/api/shop-board")) >= 1
     assert contract.check("GET", "/api/rooms/{room}", await begin(server, "/api/rooms/tea?name=ann")) == 1
     listening = asyncio.create_task(ask(server, "GET", "/api/broadcasts/live?limit=1", b"", ""))
     while not (await asyncio.wait({listening}, timeout=0.1))[0]:

@@ -12,7 +12,7 @@ from streamstack.language.definition import Example, Function
 from streamstack.language.filters import FILTERS, FUNCTIONS_OF_EXPRESSIONS, TESTS, Operation
 from streamstack.language.settings import Settings
 from streamstack.language.values import to_json, to_text
-from streamstack.spec import Field, Group, Named, Tagged, fields_of, shown_default
+from streamstack.spec import Field, Group, ListOf, Named, Tagged, fields_of, shown_default
 
 _GIVES: Final = {
     "nothing": "Returns nothing.",
@@ -103,6 +103,8 @@ def settings_reference() -> str:
         prefix = ""
         if isinstance(wanted, Named):
             wanted, prefix = wanted.item, "NAME."
+        elif isinstance(wanted, ListOf):
+            wanted = wanted.item
         if isinstance(wanted, Group):
             parts.append(_constants(table(wanted.parameters, "setting", prefix)))
         elif isinstance(wanted, Tagged):

@@ -722,7 +722,7 @@ _EXPECT: Final = Group(
         Field("published", ListOf(_MESSAGE, alone=True), "Messages that definitions published to channels, in order."),
         Field(
             "log",
-            ListOf(Custom({**_ANY}, "text or mapping", _read_log), alone=True),
+            ListOf(Custom({"type": ["string", "object"]}, "text or mapping", _read_log), alone=True),
             "Lines that are logged: messages, or mappings with some of their fields.",
         ),
     ),
