@@ -289,7 +289,7 @@ class Case:
     now: datetime | None = None  # where the clock starts
     seed: int = 0
     real_time: bool = False
-    tasks: bool = False  # tasks run on their schedules
+    tasks: bool | tuple[str, ...] = False  # tasks that run on their schedules: all, or those with these names
     experiments: Mapping[str, str] = field(default_factory=dict)  # the variant that all callers get, by experiment
     faults: frozenset[str] | None = None  # empty: none, also of those that are asked for
 

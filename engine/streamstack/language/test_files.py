@@ -596,6 +596,16 @@ def _read_log(reader: SettingsReader, node: Node, _: str) -> Any:
     return found if isinstance(found, dict) else {"message": found}
 
 
+_TASKS: Final = "true, a name or a list of names"
+
+
+def _read_tasks(reader: SettingsReader, node: Node, name: str) -> Any:
+    if is_null(node):
+        return False
+    value = reader.read(_FLAG, node, name) if isinstance(node, Scalar) and isinstance(node.value, bool) else None
+    return reader.read(ListOf(_WORD, alone=True), node, name) if value is None else value
+
+
 _LIST_OR_BINDING: Final = {"type": ["array", "string", "null"], "items": {"$ref": "#/definitions/value"}}
 _CALL: Final = Group(
     (
@@ -800,7 +810,7 @@ _EXCHANGE: Final = (
             short="for",
             named=True,
         ),
-        "Time to wait, in place of a request: tasks run meanwhile, with `tasks: true`.",
+        "Time to wait, in place of a request: tasks run meanwhile, with `tasks`.",
     ),
     Field("client", _CLIENT, "How the client behaves. Default: it reads the whole response at once."),
     Field(
@@ -817,7 +827,11 @@ _DEFAULTS: Final = (
     Field("sql", _WORD, "SQL that is run before the test."),
     Field("now", Constant(parse=_time), f"Time at which the test begins: {TIMESTAMP_EXAMPLE}."),
     Field("seed", Constant(Kind.INTEGER), "Seed of random values."),
-    Field("tasks", _FLAG, "Run tasks on their schedules during the test. Default: false."),
+    Field(
+        "tasks",
+        Custom({"type": ["boolean", "string", "array", "null"], "items": {"type": "string"}}, _TASKS, _read_tasks),
+        "Tasks that run on their schedules during the test: `true` for all of the project, or their names.",
+    ),
     Field("experiments", Named(_WORD), "The variant that every caller gets, by the name of the experiment."),
     Field(
         "time",

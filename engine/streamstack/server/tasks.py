@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -194,13 +194,17 @@ class Scheduler:
         if entry.listener is not None:
             entry.listener.cancel()
 
-    def begin(self) -> None:
-        """Begin to start tasks; called once the server listens, since they may call its endpoints."""
+    def begin(self, names: Container[str] | None = None) -> None:
+        """Begin to start tasks; called once the server listens, since they may call its endpoints.
+
+        ``names`` are those that are started; None for all.
+        """
         if self._loop is not None or not (self._first or self._service.context.state.shared):
             return
         self._loop = self._spawn(self._run())
-        for entry in self._entries.values():
-            self._begin(entry)
+        for name, entry in self._entries.items():
+            if names is None or name in names:
+                self._begin(entry)
         self._begin_sweeping()
 
     def stop(self) -> None:

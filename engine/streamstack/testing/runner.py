@@ -320,8 +320,8 @@ class _CaseRun:
                 for name in context.databases:
                     opened[name].relay = relay.route
             async with listening(service) as address:
-                if self.case.tasks:
-                    service.scheduler.begin()
+                if tasks := self.case.tasks:
+                    service.scheduler.begin(None if isinstance(tasks, bool) else tasks)
                 sent: list[asyncio.Task[ReceivedAnswer]] = []
                 async with asyncio.TaskGroup() as group:
                     for index, exchange in enumerate(self.case.exchanges):

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from streamstack.errors import ERRORS, Diagnostic, Mark
 from streamstack.language import nodes
-from streamstack.language.cases import Case, CaseFile, CaseRequest, Exchange
+from streamstack.language.cases import Case, CaseFile, Exchange
 from streamstack.language.definition import ConstantArgument, Definition, Endpoint, Project
 from streamstack.language.experiments import Experiment
 from streamstack.language.expressions.compile import Constant
@@ -41,6 +41,9 @@ def check_cases(
     for case in file.tests:
         found += _check_environment(case, variables)
         found += _check_experiments(case, experiments) if experiments is not None else ()
+        for name in case.tasks if isinstance(case.tasks, tuple) else ():
+            written = case.node.get("tasks") if isinstance(case.node, nodes.Mapping) else None
+            found += _check_task(name, case.mark if written is None else written.mark, project)
         for exchange, node in _exchanges(case):
             found += _check_request(exchange, node, project)
             found += _check_databases(exchange, configured.get("databases"))
@@ -83,7 +86,7 @@ def answers(endpoint: Endpoint, path: str) -> bool:
 def _check_request(exchange: Exchange, node: nodes.Mapping, project: Project) -> list[Diagnostic]:
     request, expect = exchange.request, exchange.expect
     if request.turn is not None:
-        return _check_task(request, project)
+        return _check_task(request.turn.task, request.mark, project) if request.turn.task else []
     if request.path.startswith("/_") or not project.endpoints:  # the server's own; or they are elsewhere
         return []
     endpoint = find_endpoint(request.path, request.method, project.endpoints)
@@ -106,14 +109,13 @@ def _check_request(exchange: Exchange, node: nodes.Mapping, project: Project) ->
     return [make_diagnostic("unknown-path", mark, f"no endpoint answers the path {request.path}", hint, replacement)]
 
 
-def _check_task(request: CaseRequest, project: Project) -> list[Diagnostic]:
+def _check_task(name: str, mark: Mark, project: Project) -> list[Diagnostic]:
     """Report a task that the project does not have."""
     names = [each.name for each in project.tasks]
-    if request.turn is None or not request.turn.task or request.turn.task in names:
+    if name in names:
         return []
-    message = f"the project has no task `{request.turn.task}`"
-    hint = suggestion(request.turn.task, names, "write the name of a `kind: task` document")
-    return [make_diagnostic("unknown-task", request.mark, message, hint)]
+    hint = suggestion(name, names, "write the name of a `kind: task` document")
+    return [make_diagnostic("unknown-task", mark, f"the project has no task `{name}`", hint)]
 
 
 def _filled(path: str, requested: str) -> str:
