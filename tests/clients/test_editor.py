@@ -114,17 +114,6 @@ def test_completion_inserts_what_is_valid(text: str, schema: str, inserts: dict[
 
 
 @pytest.mark.parametrize(
-    ("text", "schema", "refused"),
-    [("|\n", "settings", "email alerts experiments plugins"), ("|\n", "streamstack", "cache schedule")],
-)
-def test_completion_offers_no_key_that_is_refused(text: str, schema: str, refused: str) -> None:
-    """What `validate` refuses as not supported yet is not offered."""
-    offered = show(text, schema).inserts
-    assert offered
-    assert not offered.keys() & set(refused.split())
-
-
-@pytest.mark.parametrize(
     ("text", "line", "says"),
     [
         (f"{ENDPOINT}  - stream: a\n    wait: 1s\n", 3, "Matches multiple schemas when only one must validate."),

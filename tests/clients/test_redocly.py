@@ -23,7 +23,9 @@ def test_redocly_finds_no_error(version: str, tmp_path: Path) -> None:
     made = CliRunner().invoke(
         main, ["openapi", str(CLIENTS.parent.parent / "definitions"), "--version", version, "--out", str(document)]
     )
-    assert (made.exit_code, made.stderr) == (0, "")
+    # Channels give messages of any form, and these two endpoints send on the names of their events.
+    untyped = [line.strip().partition(":")[0] for line in made.stderr.splitlines() if line.startswith("  ")]
+    assert (made.exit_code, untyped) == (0, ["definitions/chat-room.yaml", "definitions/price-board.yaml"])
     command = ["npx", "--no-install", "redocly", "lint", str(document)]
     found = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, check=False, timeout=100)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -28,10 +28,10 @@ def check(text: str, findings: list[Diagnostic]) -> None:
 
 
 def test_changed_definitions_are_reported_or_served() -> None:
-    """2,000 definitions changed at random are reported, or can be served; nothing is raised."""
+    """2,500 definitions changed at random are reported, or can be served; nothing is raised."""
     random_ = random.Random(20261122)  # noqa: S311  (no secret)
     sound = broken = 0
-    for number in range(2000):
+    for number in range(2500):
         text = mutate_nodes(random_) if number % 2 else mutate_characters(random_)
         try:
             # The settings that they are served with have no authentication.

@@ -19,7 +19,7 @@ from streamstack.errors import RunError
 from streamstack.language.definition import Choice, Effects, Example, Parameter, function
 from streamstack.language.kinds import Kind
 from streamstack.language.mail import Address, is_line, parse_address
-from streamstack.language.values import kind, to_text
+from streamstack.language.values import kind, to_json, to_text
 from streamstack.runtime.run import Context, Run
 from streamstack.runtime.values import File
 from streamstack.spec import Bound
@@ -186,7 +186,7 @@ async def email_send(  # noqa: PLR0913  (a message has that many parts)
     addresses = tuple(dict.fromkeys(map(str, recipients)))
     envelope = Envelope(identifier, str(sender), addresses, content, utf8)
     about = (str(sender), addresses, subject, text, html, [(each.name, len(each.content)) for each in parts])
-    delivery = await _deliver(run, mailer, envelope, hashlib.sha256(repr(about).encode("utf-8", "replace")).digest())
+    delivery = await _deliver(run, mailer, envelope, hashlib.sha256(to_json(about)).digest())
     return {"id": identifier, **delivery.shown()}
 
 
