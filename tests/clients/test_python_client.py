@@ -29,6 +29,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and wait until it is."""
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+
+
 @asynccontextmanager
 async def proxy(address: str, fault: Callable[[], Fault]) -> AsyncIterator[str]:
     """Stand before the server; each connection meets {refuse}, {status}, {cut: bytes} or {}, as `fault()` says."""
@@ -56,7 +63,7 @@ async def proxy(address: str, fault: Callable[[], Fault]) -> AsyncIterator[str]:
         finally:
             sending.cancel()
             await asyncio.wait([sending])
-            to.close()
+            await close(to)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -72,7 +79,7 @@ async def proxy(address: str, fault: Callable[[], Fault]) -> AsyncIterator[str]:
         finally:
             if not wanted.get("clean"):
                 writer.transport.abort()
-            writer.close()
+            await close(writer)
             running.discard(task)
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
@@ -180,8 +187,10 @@ async def test_a_silent_server_is_a_lost_connection() -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: one\n\n")
         await reader.read()
-        writer.close()
+        await close(writer)
+        closed.set()
 
+    closed = asyncio.Event()
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with (
         server,
@@ -190,3 +199,4 @@ async def test_a_silent_server_is_a_lost_connection() -> None:
         with pytest.raises(StreamError, match="silent"):
             await reader.text()
         assert reader.count == 1
+    await closed.wait()
